@@ -1,0 +1,79 @@
+"""Attention over one layout of views, with a control between the projections and the product.
+
+Frames are folded: self-attention of every frame, text attention of the whole clip with keys and values made once, and temporal attention are the
+same function over differently folded views, none of which copies.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from videogen.control import Pass, Site
+
+# CUDA's fused kernels put batch and heads on grid axes of 65,535 blocks.
+MOST_HEADS = 32768
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v for q `b f heads n d` and k, v `b g heads m d`, g = f or 1 -> `b f n heads d`.
+
+    With g = 1 the queries of all frames form one sequence over the shared keys.
+    """
+    b, f, heads, n, d = q.shape
+    if k.shape[1] == f:
+        out = F.scaled_dot_product_attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1))
+        return out.transpose(1, 2).unflatten(0, (b, f))
+    sequence = q.transpose(2, 3).reshape(b, f * n, heads, d).transpose(1, 2)
+    out = F.scaled_dot_product_attention(sequence, k[:, 0], v[:, 0])
+    return out.transpose(1, 2).unflatten(1, (f, n))
+
+
+def attend_controlled(q: Tensor, k: Tensor, v: Tensor, site: Site, p: Pass, mask: Tensor | None = None) -> Tensor:
+    """`attend`, with p's control asked first what is attended and then, where it wants maps, how much.
+
+    mask `b 1 1 n m` (True may be attended) keeps groups of frames apart at temporal sites.
+    """
+    control = p.control
+    assert control is not None
+    q, k, v = control.qkv(site, q, k, v, p)
+    if not control.wants_maps(site, p):
+        if mask is None:
+            return attend(q, k, v)
+        out = F.scaled_dot_product_attention(q, k.expand(-1, q.shape[1], -1, -1, -1), v.expand(-1, q.shape[1], -1, -1, -1), mask)
+        return out.transpose(2, 3)
+    scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    probs = control.maps(site, scores.softmax(-1), p)
+    return torch.matmul(probs.to(v.dtype), v).transpose(2, 3)
+
+
+def spatial(q: Tensor, k: Tensor, v: Tensor, heads: int, site: Site, p: Pass) -> Tensor:
+    """Attention inside the picture. q `(b f) n c`; k, v `(b g) m c` with g = f or 1 -> `(b f) n c`."""
+    q, k, v = (x.unflatten(0, (p.b, -1)).unflatten(-1, (heads, -1)).transpose(2, 3) for x in (q, k, v))
+    out = attend(q, k, v) if p.control is None else attend_controlled(q, k, v, site, p)
+    return out.flatten(3).flatten(0, 1)
+
+
+def temporal(q: Tensor, k: Tensor, v: Tensor, heads: int, site: Site, p: Pass) -> Tensor:
+    """Attention along the frames, each place of the picture for itself. q, k, v and the result `(b f) n c`.
+
+    Places and heads lie next to each other in memory, so `n heads` is one axis of a view and nothing is copied.
+    """
+    allowed = None
+    if p.groups is not None:
+        allowed = (p.groups[:, :, None] == p.groups[:, None, :])[:, None]
+    if p.control is None:
+        q, k, v = (x.unflatten(0, (p.b, p.f)).reshape(p.b, p.f, -1, x.shape[-1] // heads).transpose(1, 2) for x in (q, k, v))
+        parts = [
+            F.scaled_dot_product_attention(*chunk, attn_mask=allowed)
+            for chunk in zip(q.split(MOST_HEADS, 1), k.split(MOST_HEADS, 1), v.split(MOST_HEADS, 1), strict=True)
+        ]
+        out = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return out.transpose(1, 2).reshape(p.b * p.f, -1, heads * q.shape[-1])
+    q, k, v = (x.unflatten(0, (p.b, p.f)).unflatten(-1, (heads, -1)).permute(0, 2, 3, 1, 4) for x in (q, k, v))
+    mask = None if allowed is None else allowed[:, None]
+    out = attend_controlled(q, k, v, site, p, mask)
+    return out.permute(0, 2, 1, 3, 4).flatten(3).flatten(0, 1)

@@ -1,0 +1,289 @@
+"""What a network is told besides x and t: frozen values with named ports, dials and rows.
+
+A condition is built once for the whole clip; `Conditioning.at` cuts out the frames of one call and turns every dial into plain weights, so that
+inside a network nothing depends on the time grid, the window or a step counter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from videogen.errors import InputError
+
+# Number of axes of an entry that has a frame axis (always axis 1), per port.
+FRAMED = {"tokens": 4, "vector": 3, "concat": 5, "hints": 5, "residuals": 5}
+# Ports whose entries are shared by all frames when they have one axis less.
+SHARED = ("tokens", "vector")
+PORTS = ("tokens", "vector", "concat", "hints", "residuals")
+
+T = TypeVar("T")
+
+
+def head(name: str) -> str:
+    """The part of an entry's name that says who takes it: `text` of `text.style`."""
+    return name.split(".", 1)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dial:
+    """How strong a source is, when, on which frames, where in the picture and at which sites. `Dial()` changes nothing, `Dial(0)` is off.
+
+    scale   a number, or a function of the time t
+    steps   the fraction of the time grid it is on, [start, stop)
+    frames  weight per absolute frame: a list, or keys `{frame: weight}` that are interpolated and held outside
+    mask    weights over the picture, `h w` or `f h w`, in [0, 1]
+    sites   a test on `Site`; off where it says no
+    """
+
+    scale: float | Callable[[float], float] = 1.0
+    steps: tuple[float, float] = (0.0, 1.0)
+    frames: Sequence[float] | Mapping[int, float] | None = None
+    mask: Tensor | None = None
+    sites: Callable[[Any], bool] | None = None
+
+    def weight(self, t: float, frames: Sequence[int], times: Sequence[float] | None) -> list[float]:
+        """The weight of each frame at time t. `times` is the descending grid that `steps` counts in; without it the dial is always on."""
+        scale = float(self.scale(t)) if callable(self.scale) else float(self.scale)
+        if times is not None and self.steps != (0.0, 1.0):
+            done = sum(1 for s in times if s > t + 1e-6) / max(len(times), 1)
+            if not self.steps[0] <= done < self.steps[1]:
+                scale = 0.0
+        if self.frames is None:
+            return [scale] * len(frames)
+        return [scale * w for w in keyed(self.frames, frames)]
+
+
+def keyed(keys: Sequence[float] | Mapping[int, float], frames: Sequence[int]) -> list[float]:
+    """Values at absolute `frames` from a list (its last value is held) or from keys, interpolated linearly and held outside."""
+    if not keys:
+        raise InputError("weights by frame are empty; give at least one")
+    if not isinstance(keys, Mapping):
+        return [float(keys[min(i, len(keys) - 1)]) for i in frames]
+    at = sorted(keys)
+    values = []
+    for i in frames:
+        before = max((k for k in at if k <= i), default=at[0])
+        after = min((k for k in at if k >= i), default=at[-1])
+        share = 0.0 if after <= before else (i - before) / (after - before)
+        values.append((1 - share) * float(keys[before]) + share * float(keys[after]))
+    return values
+
+
+@dataclasses.dataclass(frozen=True)
+class Strength:
+    """A dial, resolved for one call: `weight b f`, `mask b f h w` or None, and per item the test on sites."""
+
+    weight: Tensor
+    mask: Tensor | None
+    sites: tuple[Callable[[Any], bool] | None, ...]
+    off: bool
+    plain: bool
+
+    def of(self, site: Any) -> Tensor:
+        """The weights `b f` at one site, zero for the items whose dial leaves that site out."""
+        if all(test is None for test in self.sites):
+            return self.weight
+        here = [1.0 if test is None or test(site) else 0.0 for test in self.sites]
+        return self.weight * self.weight.new_tensor(here)[:, None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Conditioning:
+    """The named ports, for b items. An entry's name has a head (who takes it) and may have a tail: `text`, `text.style`.
+
+    tokens     {name: b n d | b f n d}       attention
+    vector     {name: b d | b f d}           time embedding or modulation
+    concat     {name: b f c h w}             widens the input
+    residuals  {name/address: b f c h w}     added inside the net
+    hints      {name: b f c H W}             read by plugs only
+    dials      {name: a Dial, or one per item}; the name of an entry or of an installed part (`motion`)
+    groups     b f, frames that belong together; None is all of them
+    rows       one set of words per item, the meaning of the batch
+    frames     the ids that the frame axes stand for; None is 0, 1, 2, ...
+    words      one `Words` per item, or None
+    """
+
+    tokens: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    vector: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    concat: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    residuals: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    hints: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    dials: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    groups: Tensor | None = None
+    rows: tuple[frozenset[str], ...] = ()
+    frames: tuple[int, ...] | None = None
+    words: tuple[Any, ...] = ()
+    strengths: Mapping[str, Strength] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        sizes = {f"{port}[{n!r}]": v.shape[0] for port in PORTS for n, v in getattr(self, port).items()}
+        if self.groups is not None:
+            sizes["groups"] = self.groups.shape[0]
+        if self.rows:
+            sizes["rows"] = len(self.rows)
+        batch = next(iter(sizes.values()), 1)
+        wrong = {name: n for name, n in sizes.items() if n != batch}
+        if wrong:
+            name, n = next(iter(wrong.items()))
+            raise InputError(f"a condition's entries must have as many items as each other: {next(iter(sizes))} has {batch}, {name} has {n}")
+        object.__setattr__(self, "rows", self.rows or (frozenset(),) * batch)
+        object.__setattr__(self, "words", self.words or (None,) * batch)
+        dials = {n: tuple(d) if isinstance(d, (tuple, list)) else (d,) * batch for n, d in self.dials.items()}
+        object.__setattr__(self, "dials", dials)
+
+    @property
+    def batch(self) -> int:
+        """How many items (rows of the batch) it describes."""
+        return len(self.rows)
+
+    def replace(self, **changes: Any) -> Conditioning:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def entries(self, port: str, name: str) -> list[Tensor]:
+        """All entries of a port with the head `name`, in the order given."""
+        return [v for n, v in getattr(self, port).items() if head(n) == name]
+
+    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> Conditioning:
+        """Every tensor of the ports on another device or in another dtype."""
+        moved = {port: {n: v.to(device, dtype) for n, v in getattr(self, port).items()} for port in PORTS}
+        return self.replace(**moved, groups=None if self.groups is None else self.groups.to(device))
+
+    def __and__(self, other: Conditioning) -> Conditioning:
+        """Both conditions at once, for the same items. Raises InputError where the same full name occurs twice."""
+        merged: dict[str, Any] = {}
+        for port in (*PORTS, "dials"):
+            mine, theirs = getattr(self, port), getattr(other, port)
+            twice = sorted(set(mine) & set(theirs))
+            if twice:
+                raise InputError(f"two conditions are both called {twice[0]!r} ({port}); name one of them {twice[0]}.2")
+            merged[port] = {**mine, **theirs}
+        if self.frames is not None and other.frames is not None and self.frames != other.frames:
+            raise InputError("two conditions stand for different frames and cannot be merged")
+        return self.replace(
+            **merged,
+            groups=self.groups if other.groups is None else other.groups,
+            rows=tuple(a | b for a, b in zip(self.rows, other.rows, strict=True)),
+            frames=self.frames if other.frames is None else other.frames,
+            words=tuple(a if b is None else b for a, b in zip(self.words, other.words, strict=True)),
+        )
+
+    def named(self, word: str) -> Conditioning:
+        """The same items, each with one more word in its row."""
+        return self.replace(rows=tuple(row | {word} for row in self.rows))
+
+    def expand(self, count: int) -> Conditioning:
+        """Every item `count` times over, items staying together (b -> b*count)."""
+        ports = {p: {n: v.repeat_interleave(count, 0) for n, v in getattr(self, p).items()} for p in PORTS}
+        return self.replace(
+            **ports,
+            dials={n: _spread(d, count) for n, d in self.dials.items()},
+            groups=None if self.groups is None else self.groups.repeat_interleave(count, 0),
+            rows=_spread(self.rows, count),
+            words=_spread(self.words, count),
+        )
+
+    def at(self, t: float, frames: Sequence[int], times: Sequence[float] | None = None) -> Conditioning:
+        """This condition for one call: ports cut to the frame ids, dials resolved into `strengths`.
+
+        An entry with one frame serves all frames. Raises InputError where an entry lacks an asked-for frame.
+        """
+        cut: dict[str, Any] = {}
+        for port in PORTS:
+            cut[port] = {n: self._cut(v, frames, f"{port} {n!r}") if v.ndim == FRAMED[port] else v for n, v in getattr(self, port).items()}
+        groups = None if self.groups is None else self._cut(self.groups, frames, "groups")
+        strengths = {name: self._strength(dials, t, frames, times) for name, dials in self.dials.items()}
+        return self.replace(**cut, groups=groups, frames=tuple(frames), strengths=strengths)
+
+    def _cut(self, value: Tensor, frames: Sequence[int], what: str) -> Tensor:
+        if value.shape[1] == 1:
+            return value
+        have = tuple(range(value.shape[1])) if self.frames is None else self.frames
+        if tuple(frames) == have:
+            return value
+        place = {frame: i for i, frame in enumerate(have)}
+        lacking = [f for f in frames if f not in place]
+        if lacking:
+            raise InputError(f"the condition {what} has {value.shape[1]} frames and none for frame {lacking[0]}; give one for every frame of the clip")
+        return value[:, [place[f] for f in frames]]
+
+    def _strength(self, dials: tuple[Dial | None, ...], t: float, frames: Sequence[int], times: Sequence[float] | None) -> Strength:
+        rows = [[1.0] * len(frames) if d is None else d.weight(t, frames, times) for d in dials]
+        masks = [None if d is None or d.mask is None else _mask_frames(d.mask, frames) for d in dials]
+        shape = next((m.shape for m in masks if m is not None), None)
+        mask = None if shape is None else torch.stack([torch.ones(shape) if m is None else m.float() for m in masks])
+        sites = tuple(None if d is None else d.sites for d in dials)
+        weight = torch.tensor(rows)
+        values = {w for row in rows for w in row}
+        plain = values == {1.0} and mask is None and all(test is None for test in sites)
+        return Strength(weight, mask, sites, off=values == {0.0}, plain=plain)
+
+
+def stack(**parts: Conditioning) -> Conditioning:
+    """Batch conditions: `stack(uncond=a, cond=b)` puts a's items first and adds each name to its rows. Stacks nest.
+
+    An entry that one part lacks is zeros there, and its dial is off there.
+    """
+    if not parts:
+        raise InputError("stack needs at least one condition")
+    named = [part.named(name) for name, part in parts.items()]
+    ports: dict[str, Any] = {port: {} for port in PORTS}
+    dials: dict[str, list[Dial | None]] = {}
+    for port in PORTS:
+        for name in dict.fromkeys(n for part in named for n in getattr(part, port)):
+            ports[port][name] = torch.cat(_same_shape([getattr(p, port).get(name) for p in named], named, port, name))
+    lacking = {(i, n) for port in PORTS for n in ports[port] for i, p in enumerate(named) if n not in getattr(p, port)}
+    for name in dict.fromkeys([n for p in named for n in p.dials] + [n for _, n in sorted(lacking)]):
+        dials[name] = []
+        for i, p in enumerate(named):
+            off = (Dial(0.0),) * p.batch
+            dials[name] += off if (i, name) in lacking else p.dials.get(name, (None,) * p.batch)
+    frames = {p.frames for p in named if p.frames is not None}
+    if len(frames) > 1:
+        raise InputError("stacked conditions stand for different frames")
+    return Conditioning(
+        **ports,
+        dials={n: tuple(d) for n, d in dials.items()},
+        groups=_stack_groups(named),
+        rows=tuple(row for p in named for row in p.rows),
+        frames=next(iter(frames), None),
+        words=tuple(w for p in named for w in p.words),
+    )
+
+
+def _same_shape(values: list[Tensor | None], parts: list[Conditioning], port: str, name: str) -> list[Tensor]:
+    """One shape for all parts: a shared entry beside a per-frame one gets a frame axis, a missing one is zeros."""
+    present = [v for v in values if v is not None]
+    if port in SHARED and len({v.ndim for v in present}) > 1:
+        frames = max(v.shape[1] for v in present if v.ndim == FRAMED[port])
+        values = [v if v is None or v.ndim == FRAMED[port] else v.unsqueeze(1).expand(-1, frames, *v.shape[1:]) for v in values]
+        present = [v for v in values if v is not None]
+    shapes = {tuple(v.shape[1:]) for v in present}
+    if len(shapes) > 1:
+        raise InputError(f"the condition {name!r} has different shapes in the stacked parts: {sorted(shapes)}; encode them together so that lengths agree")
+    shape, like = next(iter(shapes)), present[0]
+    return [like.new_zeros(p.batch, *shape) if v is None else v for v, p in zip(values, parts, strict=True)]
+
+
+def _stack_groups(parts: list[Conditioning]) -> Tensor | None:
+    present = [p.groups for p in parts if p.groups is not None]
+    if not present:
+        return None
+    frames = present[0].shape[1]
+    return torch.cat([present[0].new_zeros(p.batch, frames) if p.groups is None else p.groups for p in parts])
+
+
+def _mask_frames(mask: Tensor, frames: Sequence[int]) -> Tensor:
+    """A mask `h w` or `f h w` for the given frames: `f h w`; a mask clip's last picture is held."""
+    if mask.ndim == 2:
+        return mask.expand(len(frames), *mask.shape)
+    return mask[[min(i, mask.shape[0] - 1) for i in frames]]
+
+
+def _spread(values: tuple[T, ...], count: int) -> tuple[T, ...]:
+    return tuple(v for v in values for _ in range(count))

@@ -1,0 +1,34 @@
+"""Output that appears whole or not at all."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from videogen.errors import InputError
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it takes `path`'s place, on any failure (Ctrl-C too) it is removed.
+
+    What is written may be a file or a folder. The temporary name keeps the suffix, which some writers look at.
+    Raises InputError where the folder is missing or cannot be written.
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise InputError(f"the folder {target.parent} does not exist; create it first")
+    try:
+        holder = Path(tempfile.mkdtemp(prefix=f".{target.stem}-", dir=target.parent))
+    except OSError as problem:
+        raise InputError(f"cannot write into {target.parent}: {problem.strerror}") from problem
+    try:
+        beside = holder / target.name
+        yield beside
+        if beside.is_dir() and target.is_dir():
+            shutil.rmtree(target)
+        os.replace(beside, target)
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)

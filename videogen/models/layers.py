@@ -1,0 +1,143 @@
+"""The leaves of our networks. Every leaf is called `(h, p)`, so that a wrapped one (a LoRA that differs by row or frame) can read the call's dials."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from videogen.control import Pass
+
+Scope = Literal["frame", "clip"]
+
+# Feed-forward layers work in pieces of about this many inner values when no gradient is asked for: their inner width is eight times the outer one
+# and would otherwise set the peak memory of the whole network.
+FEED_FORWARD_PIECE = 1 << 23
+
+
+class Linear(nn.Linear):
+    """`nn.Linear`, called `(h, p)`."""
+
+    def forward(self, h: Tensor, p: Pass | None = None) -> Tensor:
+        return F.linear(h, self.weight, self.bias)
+
+
+class Conv2d(nn.Conv2d):
+    """`nn.Conv2d`, called `(h, p)`; h `(b f) c h w`."""
+
+    def forward(self, h: Tensor, p: Pass | None = None) -> Tensor:
+        return self._conv_forward(h, self.weight, self.bias)
+
+
+class TokenConv(Conv2d):
+    """A 1x1 convolution in the state dict, a linear layer over tokens `(b f) n c` in effect."""
+
+    def forward(self, h: Tensor, p: Pass | None = None) -> Tensor:
+        return F.linear(h, self.weight.flatten(1), self.bias)
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation of h `(b f) c h w` with statistics per frame or over the whole clip; the families differ, see the design notes on switches."""
+
+    def __init__(self, groups: int, channels: int, eps: float, scope: Scope = "frame") -> None:
+        super().__init__(groups, channels, eps)
+        self.scope: Scope = scope
+
+    def forward(self, h: Tensor, p: Pass) -> Tensor:
+        if self.scope == "frame" or p.f == 1:
+            return F.group_norm(h, self.num_groups, self.weight, self.bias, self.eps)
+        if p.groups is not None:
+            return self._by_group(h, p)
+        return self._over_clip(h, p.b)
+
+    def _over_clip(self, h: Tensor, clips: int) -> Tensor:
+        """Frames below each other form one tall picture, a view in channels-last memory."""
+        _, c, height, width = h.shape
+        tall = h.permute(0, 2, 3, 1).reshape(clips, -1, width, c).permute(0, 3, 1, 2)
+        out = F.group_norm(tall, self.num_groups, self.weight, self.bias, self.eps)
+        return out.permute(0, 2, 3, 1).reshape(-1, height, width, c).permute(0, 3, 1, 2)
+
+    def _by_group(self, h: Tensor, p: Pass) -> Tensor:
+        assert p.groups is not None
+        clip = h.unflatten(0, (p.b, p.f))
+        out = torch.empty_like(clip)
+        for i in range(p.b):
+            for group in p.groups[i].unique():
+                chosen = p.groups[i] == group
+                out[i, chosen] = self._over_clip(clip[i, chosen], 1)
+        return out.flatten(0, 1)
+
+
+class Attention(nn.Module):
+    """Projections of one attention layer, with diffusers' names: to_q, to_k, to_v without bias, to_out.0 with one."""
+
+    def __init__(self, width: int, heads: int, context: int | None = None) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = Linear(width, width, bias=False)
+        self.to_k = Linear(context or width, width, bias=False)
+        self.to_v = Linear(context or width, width, bias=False)
+        self.to_out = nn.ModuleList([Linear(width, width), nn.Identity()])
+
+
+class GatedLinear(nn.Module):
+    """The first half of a GEGLU feed-forward: one projection, split into value and gate."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.proj = Linear(width, inner * 2)
+
+    def forward(self, h: Tensor, p: Pass) -> Tensor:
+        value, gate = self.proj(h, p).chunk(2, -1)
+        return value * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    """GEGLU feed-forward with inner width 4c (Shazeer 2020), over tokens `(b f) n c`."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.net = nn.ModuleList([GatedLinear(width, width * 4), nn.Identity(), Linear(width * 4, width)])
+
+    def _whole(self, h: Tensor, p: Pass) -> Tensor:
+        return self.net[2](self.net[0](h, p), p)
+
+    def forward(self, h: Tensor, p: Pass) -> Tensor:
+        rows = h.shape[0]
+        pieces = math.ceil(h.numel() * 8 / FEED_FORWARD_PIECE)
+        if pieces <= 1 or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self._whole(h, p)
+        out = torch.empty_like(h)
+        for piece, into in zip(h.tensor_split(min(pieces, rows)), out.tensor_split(min(pieces, rows)), strict=True):
+            into.copy_(self._whole(piece, p))
+        return out
+
+
+def to_tokens(h: Tensor) -> Tensor:
+    """`(b f) c h w` -> `(b f) (h w) c`, a view in channels-last memory."""
+    return h.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def to_picture(h: Tensor, like: Tensor) -> Tensor:
+    """`(b f) (h w) c` -> `(b f) c h w`, the inverse of `to_tokens`."""
+    return h.unflatten(1, like.shape[-2:]).permute(0, 3, 1, 2)
+
+
+def sinusoids(values: Tensor, width: int) -> Tensor:
+    """Sinusoidal embedding of numbers `...` -> `... width`: cosines first, highest frequency first (Ho et al. 2020, as Stable Diffusion has it)."""
+    half = width // 2
+    rates = torch.exp(-math.log(10000.0) / half * torch.arange(half, dtype=torch.float32, device=values.device))
+    angles = values.float()[..., None] * rates
+    return torch.cat([angles.cos(), angles.sin()], -1)
+
+
+def recompute(on: bool, block: Callable[..., Any], *args: Any) -> Any:
+    """Call a block; when gradient checkpointing is on, its activations are recomputed in the backward pass (always non-reentrant)."""
+    if on and torch.is_grad_enabled():
+        return checkpoint(block, *args, use_reentrant=False)
+    return block(*args)
