@@ -1,0 +1,11 @@
+"""The shapes world: scenes, captions, pictures with ground truth, and a program that reads pictures back.
+
+`sample` draws scenes, `render` draws pictures of them, `measure` says what pixels show, `parse` what a caption asks for.
+"""
+
+from videogen.shapes.render import render
+from videogen.shapes.sampling import sample
+from videogen.shapes.truth import Rendered
+from videogen.shapes.world import Scenes
+
+__all__ = ["Rendered", "Scenes", "render", "sample"]
