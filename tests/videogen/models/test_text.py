@@ -1,0 +1,232 @@
+"""The text side equals diffusers' and transformers' own where they have the thing, and states its own laws where they
+have not.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from videogen.conditioning import stack
+from videogen.errors import InputError
+from videogen.models.text import TextEncoder, TextSide, load_text_side, save_text_side, size_condition, travel
+
+PROMPTS = ["a red circle", "a blue square, green cat"]
+
+
+def config(tokenizer: CLIPTokenizer, width: int = 32) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        projection_dim=24,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def shaken(model: torch.nn.Module) -> torch.nn.Module:
+    """Random biases and norms too: a fresh model's are 0 and 1 and would hide a missing one."""
+    generator = torch.Generator().manual_seed(0)
+    for p in model.parameters():
+        p.data += 0.2 * torch.randn(p.shape, generator=generator)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    torch.manual_seed(0)
+    return shaken(CLIPTextModel(config(tokenizer)))
+
+
+@pytest.fixture(scope="module")
+def sd(tokenizer: CLIPTokenizer, model: CLIPTextModel) -> TextSide:
+    return TextSide([TextEncoder(tokenizer, model)])
+
+
+@pytest.fixture(scope="module")
+def sdxl(tokenizer: CLIPTokenizer, model: CLIPTextModel, make_tokenizer: Callable[..., CLIPTokenizer]) -> TextSide:
+    second = make_tokenizer("!")
+    torch.manual_seed(1)
+    pooling = shaken(CLIPTextModelWithProjection(config(second, width=40)))
+    encoders = [
+        TextEncoder(t, m, skip=1, final_norm=False, emphasis="plain")
+        for t, m in ((tokenizer, model), (second, pooling))
+    ]
+    return TextSide(encoders, zero_null=True)
+
+
+def empty_pipeline(kind: type, side: TextSide, **parts: object):
+    """diffusers' pipeline with nothing but its text side."""
+    first, last = side.encoders[0], side.encoders[-1]
+    if kind is StableDiffusionXLPipeline:
+        parts |= {"text_encoder_2": last.model, "tokenizer_2": last.tokenizer}
+    else:
+        parts |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    return kind(text_encoder=first.model, tokenizer=first.tokenizer, vae=None, unet=None, scheduler=None, **parts)
+
+
+@pytest.mark.parametrize("negative", [None, "a green cat"])
+def test_stable_diffusion_equals_diffusers(sd: TextSide, negative: str | None) -> None:
+    pipe = empty_pipeline(StableDiffusionPipeline, sd)
+    theirs = pipe.encode_prompt(PROMPTS, "cpu", 1, True, None if negative is None else [negative] * 2)
+    given, null = sd(PROMPTS, negative)
+    torch.testing.assert_close(given.tokens["text"], theirs[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(null.tokens["text"], theirs[1], rtol=0, atol=1e-6)
+    assert given.tokens["text"].shape == (2, 77, 32)
+    assert not given.vector
+
+
+@pytest.mark.parametrize("negative", [None, "", "a green cat"])
+def test_sdxl_equals_diffusers(sdxl: TextSide, negative: str | None) -> None:
+    pipe = empty_pipeline(StableDiffusionXLPipeline, sdxl, force_zeros_for_empty_prompt=True)
+    tokens, null_tokens, pooled, null_pooled = pipe.encode_prompt(PROMPTS, device="cpu", negative_prompt=negative)
+    given, null = sdxl(PROMPTS, negative)
+    ours = (given.tokens["text"], null.tokens["text"], given.vector["text"], null.vector["text"])
+    for mine, theirs in zip(ours, (tokens, null_tokens, pooled, null_pooled), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)
+    assert given.tokens["text"].shape == (2, 77, 72)
+    assert given.vector["text"].shape == (2, 24)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("skip", [0, 1, 3])
+def test_skipped_layers_are_the_models_hidden_states(tokenizer: CLIPTokenizer, attention: str, skip: int) -> None:
+    torch.manual_seed(0)
+    model = shaken(CLIPTextModel._from_config(config(tokenizer), attn_implementation=attention))
+    ids = tokenizer(PROMPTS, padding="max_length", return_tensors="pt").input_ids
+    expected = model.final_layer_norm(model(ids, output_hidden_states=True).hidden_states[-(skip + 1)])
+    given, _ = TextSide([TextEncoder(tokenizer, model, skip=skip)])(PROMPTS)
+    torch.testing.assert_close(given.tokens["text"], expected, rtol=0, atol=1e-6)
+
+
+def test_more_layers_than_there_are_cannot_be_skipped(tokenizer: CLIPTokenizer, model: CLIPTextModel) -> None:
+    with pytest.raises(InputError, match="3 layers"):
+        TextEncoder(tokenizer, model, skip=4)
+
+
+def test_chunks_are_ordinary_encodings_side_by_side(sd: TextSide, sdxl: TextSide) -> None:
+    long = "red " * 75 + "blue circle"
+    for side in (sd, sdxl):
+        given, null = side(long, "a green cat")
+        parts = torch.cat([side(text)[0].tokens["text"] for text in ("red " * 75, "blue circle")], dim=1)
+        torch.testing.assert_close(given.tokens["text"], parts, rtol=0, atol=1e-6)
+        parts = torch.cat([side(text)[0].tokens["text"] for text in ("a green cat", "")], dim=1)
+        torch.testing.assert_close(null.tokens["text"], parts, rtol=0, atol=1e-6)
+    assert torch.equal(sdxl(long)[0].vector["text"], sdxl("red " * 75)[0].vector["text"])
+
+
+def weigh(tokens: Tensor, positions: tuple[int, ...], weight: float) -> Tensor:
+    weights = torch.ones(tokens.shape[1])
+    weights[list(positions)] = weight
+    return tokens * weights[None, :, None]
+
+
+def test_plain_weights_multiply_the_encoded_tokens(sdxl: TextSide) -> None:
+    base, weighted = sdxl("a red circle")[0], sdxl("a (red:1.5) circle")[0]
+    torch.testing.assert_close(
+        weighted.tokens["text"], weigh(base.tokens["text"], base.words[0].where("red"), 1.5), rtol=0, atol=1e-6
+    )
+    assert torch.equal(weighted.vector["text"], base.vector["text"])
+
+
+def test_original_weights_keep_the_mean_of_each_chunk(sd: TextSide) -> None:
+    text = "red " * 75 + "blue circle"
+    base, weighted = sd(text)[0], sd("red " * 75 + "(blue:3) circle")[0]
+    before, after = base.tokens["text"].double(), weighted.tokens["text"].double()
+    assert torch.equal(before[:, :77], after[:, :77])
+    assert (after[:, 77:].mean() / before[:, 77:].mean()).item() == pytest.approx(1, abs=1e-4)
+    direction = after[:, 77:] / weigh(before, base.words[0].where("blue"), 3.0)[:, 77:]
+    torch.testing.assert_close(direction, direction.mean().expand_as(direction), rtol=1e-4, atol=0)
+
+
+def test_weights_of_one_are_the_identity_to_the_bit(sd: TextSide) -> None:
+    base = sd([PROMPTS[0], PROMPTS[1]])[0].tokens["text"]
+    assert torch.equal(sd(["a (red:1.0) circle", PROMPTS[1]])[0].tokens["text"], base)
+    assert torch.equal(sd([PROMPTS[0], "a (blue:1.4) square, green cat"])[0].tokens["text"][0], base[0])
+
+
+def test_embed_and_encode_can_be_stepped_between(sd: TextSide) -> None:
+    words = sd.tokenize(PROMPTS)
+    embedded = sd.embed(words)
+    assert torch.equal(sd.encode(embedded, words).tokens["text"], sd(PROMPTS)[0].tokens["text"])
+    (at,) = words[0][0].where("red")
+    learned = embedded[0].clone()
+    learned[0, at] = sd.embed(sd.tokenize(["blue"]))[0][0, 1]
+    swapped = sd.encode((learned,), words).tokens["text"]
+    torch.testing.assert_close(swapped[:1], sd("a blue circle")[0].tokens["text"], rtol=0, atol=1e-6)
+    leaf = embedded[0].detach().requires_grad_()
+    sd.encode((leaf,), words).tokens["text"].square().sum().backward()
+    assert leaf.grad is not None
+    assert (leaf.grad.abs().sum(-1) > 0).all()
+
+
+def test_travel_is_exact_at_keys_linear_between_and_held_outside() -> None:
+    a, b, c = torch.randn(3, 5, 7, generator=torch.Generator().manual_seed(0))
+    out = travel({4: a, 8: b, 10: c}, [0, 4, 5, 7, 8, 9, 10, 30])
+    for i, expected in ((0, a), (1, a), (4, b), (6, c), (7, c)):
+        assert torch.equal(out[i], expected)
+    torch.testing.assert_close(out[2], 0.75 * a + 0.25 * b)
+    torch.testing.assert_close(out[3], 0.25 * a + 0.75 * b)
+    torch.testing.assert_close(out[5], 0.5 * b + 0.5 * c)
+
+
+def test_prompts_by_frame(sdxl: TextSide) -> None:
+    frames = range(12)
+    given, null = sdxl({0: "a red circle", 8: "a blue circle"}, frames=frames)
+    red, blue = (sdxl(text)[0] for text in ("a red circle", "a blue circle"))
+    assert given.tokens["text"].shape == (1, 12, 77, 72)
+    assert given.vector["text"].shape == (1, 12, 24)
+    assert null.tokens["text"].shape == (1, 77, 72)
+    torch.testing.assert_close(given.tokens["text"][:, 0], red.tokens["text"], rtol=0, atol=1e-6)
+    torch.testing.assert_close(given.tokens["text"][:, 11], blue.tokens["text"], rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        given.vector["text"][:, 4], (red.vector["text"] + blue.vector["text"]) / 2, rtol=0, atol=1e-6
+    )
+    later, _ = sdxl({0: "a red circle", 8: "a blue circle", 10: "green " * 80}, frames=frames)
+    assert torch.equal(
+        later.tokens["text"][:, :9, :77], given.tokens["text"][:, :9]
+    )  # a later prompt does not reach back
+    assert stack(uncond=null, cond=given).at(0, (4, 5)).tokens["text"].shape == (2, 2, 77, 72)
+    with pytest.raises(InputError, match="frames"):
+        sdxl({0: "a red circle"})
+
+
+def test_batches_mix_plain_prompts_and_prompts_by_frame(sd: TextSide) -> None:
+    given, null = sd(["a cat", {0: "a red circle", 2: "a blue circle"}], ["green", "red"], frames=range(3))
+    assert given.tokens["text"].shape == (2, 3, 77, 32)
+    assert null.batch == 2
+    assert torch.equal(given.tokens["text"][0, 0], given.tokens["text"][0, 2])
+    with pytest.raises(InputError, match="2 prompts but 3 negative"):
+        sd(PROMPTS, ["a", "b", "c"])
+
+
+def test_sizes_are_heights_before_widths() -> None:
+    given, null = size_condition(2, target=(512, 768), original=(1024, 1536), crop=(8, 16))
+    assert given.vector["size"].tolist() == [[1024, 1536, 8, 16, 512, 768]] * 2
+    assert torch.equal(given.vector["size"], null.vector["size"])
+    assert size_condition(1, (512, 768))[0].vector["size"].tolist() == [[512, 768, 0, 0, 512, 768]]
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+def test_saved_and_loaded_is_the_same(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    side: TextSide = request.getfixturevalue(kind)
+    save_text_side(side, tmp_path)
+    loaded = load_text_side(tmp_path)
+    assert all(torch.equal(v, side.state_dict()[n]) for n, v in loaded.state_dict().items())
+    assert loaded.tokenize(PROMPTS) == side.tokenize(PROMPTS)
+    for mine, theirs in zip(loaded("a (red:1.2) circle"), side("a (red:1.2) circle"), strict=True):
+        torch.testing.assert_close({**mine.tokens}, {**theirs.tokens}, rtol=0, atol=1e-6)
+        torch.testing.assert_close({**mine.vector}, {**theirs.vector}, rtol=0, atol=1e-6)
+
+
+def test_a_folder_without_a_part_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="text_encoder/"):
+        load_text_side(tmp_path)

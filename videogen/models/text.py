@@ -1,0 +1,297 @@
+"""The text side: prompts to conditions, with CLIP's text encoders as transformers has them.
+
+Three steps with values between them, so that a method can step in at any of them: `tokenize` (string to `Words`),
+`embed` (to token vectors; a learned word goes in here) and `encode` (to a `Conditioning`; what replaces encoded rows
+follows it). Stable Diffusion 1.x and 2.x (Rombach et al. 2022) read one encoder's last layer behind its final norm,
+SDXL (Podell et al. 2023) the last layer but one of two encoders, and the second one's pooled vector.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from videogen.conditioning import Conditioning
+from videogen.errors import InputError
+from videogen.models.prompt import Prompt
+from videogen.models.words import Words, equal_chunks, tokenize
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+Emphasis = Literal["original", "plain"]
+Travel = Mapping[int, str]
+Batch = tuple[Words, ...]
+
+
+class TextEncoder(nn.Module):
+    """One tokenizer and its CLIP text model.
+
+    model       `CLIPTextModel`, or `CLIPTextModelWithProjection` where a pooled vector is wanted
+    skip        how many layers from the end are left out (SD: 0, SDXL: 1; diffusers' `clip_skip` adds to it)
+    final_norm  whether the model's final layer norm is applied to the layer that is read (SD: yes, SDXL: no)
+    emphasis    how weights act on the encoded tokens: "original" keeps each chunk's mean, "plain" only multiplies
+    """
+
+    def __init__(
+        self,
+        tokenizer: CLIPTokenizer,
+        model: CLIPTextModel | CLIPTextModelWithProjection,
+        *,
+        skip: int = 0,
+        final_norm: bool = True,
+        emphasis: Emphasis = "original",
+    ) -> None:
+        super().__init__()
+        layers = model.config.num_hidden_layers
+        if not 0 <= skip <= layers:
+            raise InputError(f"the text encoder has {layers} layers, {skip} of them cannot be skipped")
+        self.tokenizer = tokenizer
+        self.model = model
+        self.skip = skip
+        self.final_norm = final_norm
+        self.emphasis: Emphasis = emphasis
+        self.length = min(int(tokenizer.model_max_length), int(model.config.max_position_embeddings))
+
+    @property
+    def width(self) -> int:
+        """The width of the encoded tokens."""
+        return int(self.model.config.hidden_size)
+
+    def tokenize(self, prompts: Sequence[str | Prompt]) -> Batch:
+        """One `Words` per prompt, all of the same number of chunks."""
+        return equal_chunks([tokenize(prompt, self.tokenizer, self.length) for prompt in prompts])
+
+    def embed(self, words: Sequence[Words]) -> Tensor:
+        """The token vectors, positions not yet added: `b n d`, n = chunks * length."""
+        table: Any = self.model.get_input_embeddings()
+        return table(_ids(words).to(table.weight.device))
+
+    def encode(self, embedded: Tensor, words: Sequence[Words]) -> tuple[Tensor, Tensor | None]:
+        """Run the encoder over every chunk by itself: the tokens `b n d`, and the first chunk's pooled vector `b d`.
+
+        The vector is None where the model has no projection.
+        """
+        layers = self._layers(rearrange(embedded, "b (k n) d -> (b k) n d", n=self.length))
+        norm = _inner(self.model).final_layer_norm
+        read = layers[len(layers) - 1 - self.skip]
+        tokens = rearrange(norm(read) if self.final_norm else read, "(b k) n d -> b k n d", b=len(words))
+        tokens = rearrange(self._emphasize(tokens, words), "b k n d -> b (k n) d")
+        projection = getattr(self.model, "text_projection", None)
+        if projection is None:
+            return tokens, None
+        first = rearrange(layers[-1], "(b k) n d -> b k n d", b=len(words))[:, 0]
+        ends = torch.tensor([w.ids[0].index(w.blank[1]) for w in words], device=first.device)
+        return tokens, projection(norm(first[torch.arange(len(words), device=first.device), ends]))
+
+    def _layers(self, embedded: Tensor) -> list[Tensor]:
+        """The embeddings and every layer's output for chunks `b n d`.
+
+        This is the model's own forward from the token vectors on; its `forward` takes ids only.
+        """
+        from transformers.masking_utils import create_causal_mask
+
+        inner = _inner(self.model)
+        h = inner.embeddings(inputs_embeds=embedded)
+        mask = create_causal_mask(config=inner.config, inputs_embeds=h, attention_mask=None, past_key_values=None)
+        layers = [h]
+        for layer in inner.encoder.layers:
+            layers.append(layer(layers[-1], mask, is_causal=True))
+        return layers
+
+    def _emphasize(self, tokens: Tensor, words: Sequence[Words]) -> Tensor:
+        """Weigh the encoded tokens `b k n d`. A prompt without weights stays as it is, bit for bit, in any batch."""
+        rows = [i for i, w in enumerate(words) if w.weighted]
+        if not rows:
+            return tokens
+        weights = torch.tensor([words[i].weights for i in rows], dtype=tokens.dtype, device=tokens.device)
+        before = tokens[rows]
+        after = before * weights[..., None]
+        if self.emphasis == "original":
+            changed = (weights != 1).any(-1)[..., None, None]
+            kept = before.mean((-2, -1), keepdim=True) / after.mean((-2, -1), keepdim=True)
+            after = torch.where(changed, after * kept, before)
+        tokens = tokens.clone()
+        tokens[rows] = after
+        return tokens
+
+
+class TextSide(nn.Module):
+    """All text encoders of a model: one (SD 1.x, 2.x, SDXL's refiner) or two, with their tokens side by side.
+
+    zero_null  a missing negative prompt is zeros (SDXL's `force_zeros_for_empty_prompt`) rather than the encoded empty
+               prompt
+    """
+
+    def __init__(self, encoders: Sequence[TextEncoder], *, zero_null: bool = False) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleList(encoders)
+        self.zero_null = zero_null
+
+    def tokenize(self, prompts: Sequence[str | Prompt]) -> tuple[Batch, ...]:
+        """For each encoder one `Words` per prompt; the same number of chunks everywhere."""
+        batches = [encoder.tokenize(prompts) for encoder in self._encoders()]
+        chunks = max(batch[0].chunks for batch in batches)
+        return tuple(tuple(words.padded(chunks) for words in batch) for batch in batches)
+
+    def embed(self, words: Sequence[Batch]) -> tuple[Tensor, ...]:
+        """For each encoder the token vectors `b n d`."""
+        return tuple(encoder.embed(batch) for encoder, batch in zip(self._encoders(), words, strict=True))
+
+    def encode(self, embedded: Sequence[Tensor], words: Sequence[Batch]) -> Conditioning:
+        """tokens["text"] `b n d`, and vector["text"] `b d` where an encoder pools; words are the first encoder's."""
+        read = [e.encode(x, batch) for e, x, batch in zip(self._encoders(), embedded, words, strict=True)]
+        pooled = [vector for _, vector in read if vector is not None]
+        return Conditioning(
+            tokens={"text": torch.cat([tokens for tokens, _ in read], dim=-1)},
+            vector={"text": pooled[-1]} if pooled else {},
+            words=words[0],
+        )
+
+    def forward(
+        self,
+        prompts: str | Prompt | Travel | Sequence[str | Prompt | Travel],
+        negatives: str | Prompt | Sequence[str | Prompt] | None = None,
+        frames: Sequence[int] | None = None,
+    ) -> tuple[Conditioning, Conditioning]:
+        """Encode prompts and what guidance moves away from: (given, null), b items each, equally many chunks.
+
+        A prompt may be `{frame: text}`; then `frames` are the ids to encode for, and given has tokens `b f n d` (and
+        vectors `b f d`). One negative prompt serves all prompts; without one the null is the empty prompt, or zeros
+        where the model was trained so. Raises InputError where the numbers of prompts do not match, or frames are
+        missing.
+        """
+        listed = [prompts] if isinstance(prompts, (str, Prompt, Mapping)) else list(prompts)
+        against = [negatives or ""] if isinstance(negatives, (str, Prompt)) or negatives is None else list(negatives)
+        against = against * len(listed) if len(against) == 1 else against
+        if not listed or len(against) != len(listed):
+            raise InputError(f"{len(listed)} prompts but {len(against)} negative prompts; give one, or one for each")
+        travels = [dict(p) if isinstance(p, Mapping) else {0: p} for p in listed]
+        texts = [text for keys in travels for text in keys.values()]
+        words = self.tokenize([*texts, *against])
+        given = self._encode([batch[: len(texts)] for batch in words])
+        null = self._encode([batch[len(texts) :] for batch in words])
+        if negatives is None and self.zero_null:
+            null = null.replace(
+                tokens={name: torch.zeros_like(v) for name, v in null.tokens.items()},
+                vector={name: torch.zeros_like(v) for name, v in null.vector.items()},
+            )
+        if any(isinstance(p, Mapping) for p in listed):
+            given = _by_frame(given, travels, frames)
+        return given, null
+
+    def _encode(self, words: Sequence[Batch]) -> Conditioning:
+        return self.encode(self.embed(words), words)
+
+    def _encoders(self) -> list[TextEncoder]:
+        return [encoder for encoder in self.encoders if isinstance(encoder, TextEncoder)]
+
+
+def travel(keys: Mapping[int, Tensor], frames: Sequence[int]) -> Tensor:
+    """Values at `frames` from values `...` at key frames: `f ...`, linear between two keys, held outside.
+
+    A frame depends on the two keys around it only, and at a key it is that key's value exactly.
+    """
+    if not keys:
+        raise InputError("prompts by frame are empty; give at least one")
+    at = sorted(keys)
+    values = []
+    for frame in frames:
+        before = max((k for k in at if k <= frame), default=at[0])
+        after = min((k for k in at if k > frame), default=at[-1])
+        share = (frame - before) / (after - before) if after > before and frame > before else 0.0
+        values.append(torch.lerp(keys[before], keys[after], share) if share else keys[before])
+    return torch.stack(values)
+
+
+def size_condition(
+    batch: int,
+    target: tuple[int, int],
+    original: tuple[int, int] | None = None,
+    crop: tuple[int, int] = (0, 0),
+) -> tuple[Conditioning, Conditioning]:
+    """SDXL's micro-conditions (Podell et al. 2023, section 2.2) as (given, null), both the same: vector["size"] `b 6`.
+
+    Each pair is (height, width): the original picture's size (the target's by default), the crop's top and left, the
+    target size.
+    """
+    numbers = (*(original or target), *crop, *target)
+    condition = Conditioning(vector={"size": torch.tensor([numbers] * batch, dtype=torch.float32)})
+    return condition, condition
+
+
+def load_text_side(folder: str | Path, *, dtype: torch.dtype = torch.float32, clip_skip: int = 0) -> TextSide:
+    """The text side of a model folder in diffusers' layout. A folder with `text_encoder_2` is of the SDXL kind.
+
+    Raises InputError where a part is missing.
+    """
+    import videogen.foreign
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+    folder = Path(folder)
+    sdxl = (folder / "text_encoder_2").is_dir()
+    encoders = []
+    for suffix in ("", "_2") if sdxl else ("",):
+        weights, vocabulary = folder / f"text_encoder{suffix}", folder / f"tokenizer{suffix}"
+        if sdxl and not suffix and not weights.is_dir():
+            continue  # the refiner reads the second encoder only
+        for part in (weights, vocabulary):
+            if not part.is_dir():
+                raise InputError(f"{folder} has no {part.name}/; a model folder in diffusers' layout needs it")
+        kind: Any = CLIPTextModelWithProjection if suffix else CLIPTextModel
+        model = kind.from_pretrained(weights, dtype=dtype, local_files_only=True).eval()
+        tokenizer = CLIPTokenizer.from_pretrained(vocabulary, local_files_only=True)
+        encoders.append(
+            TextEncoder(
+                tokenizer, model, skip=clip_skip + sdxl, final_norm=not sdxl, emphasis="plain" if sdxl else "original"
+            ),
+        )
+    index = folder / "model_index.json"
+    settings = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}
+    return TextSide(encoders, zero_null=bool(settings.get("force_zeros_for_empty_prompt", sdxl)))
+
+
+def save_text_side(side: TextSide, folder: str | Path) -> None:
+    """Write `text_encoder/` and `tokenizer/` (and their `_2`) as diffusers and transformers read them."""
+    encoders = [encoder for encoder in side.encoders if isinstance(encoder, TextEncoder)]
+    # SDXL's refiner has the second encoder only, and it alone has a projection
+    suffixes = ("", "_2") if len(encoders) == 2 else ("_2",) if hasattr(encoders[0].model, "text_projection") else ("",)
+    for suffix, encoder in zip(suffixes, encoders, strict=True):
+        encoder.model.save_pretrained(Path(folder) / f"text_encoder{suffix}")
+        encoder.tokenizer.save_pretrained(Path(folder) / f"tokenizer{suffix}")
+
+
+def _by_frame(given: Conditioning, travels: Sequence[Mapping[int, Any]], frames: Sequence[int] | None) -> Conditioning:
+    """From one row per key prompt to one row per item, with a frame axis."""
+    if frames is None:
+        raise InputError("prompts by frame need to know the frames they are for")
+    ends = torch.tensor([len(keys) for keys in travels]).cumsum(0).tolist()
+    starts = [0, *ends[:-1]]
+
+    def spread(value: Tensor) -> Tensor:
+        return torch.stack(
+            [
+                travel(dict(zip(keys, value[a:b], strict=True)), frames)
+                for keys, a, b in zip(travels, starts, ends, strict=True)
+            ]
+        )
+
+    return Conditioning(
+        tokens={name: spread(v) for name, v in given.tokens.items()},
+        vector={name: spread(v) for name, v in given.vector.items()},
+        frames=tuple(frames),
+    )
+
+
+def _ids(words: Sequence[Words]) -> Tensor:
+    return torch.tensor([[i for row in w.ids for i in row] for w in words])
+
+
+def _inner(model: Any) -> Any:
+    return model.text_model if hasattr(model, "text_model") else model
