@@ -1,0 +1,52 @@
+# `make demo` and `make test` do everything, on a machine that has nothing but Python.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PIP_NO_INPUT = 1
+# Small tensors gain nothing from many threads, and two busy processes of many threads slow each other down.
+test test-all: export OMP_NUM_THREADS ?= 2
+
+.PHONY: help env demo test test-all lint format wheel clean
+
+help:
+	@echo "make demo      environment, install, then four clips, a contact sheet and a GIF under out/"
+	@echo "make test      environment, lint, format, types and the tests that take minutes in all"
+	@echo "make test-all  the slow tests too"
+	@echo "make lint      ruff and mypy;  make format  rewrites;  make wheel  dist/;  make clean  removes what make made"
+
+# The marker is newer than what it was installed from, so the install runs once, and again when that changes.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 10) <= sys.version_info < (3, 14) else "error: videogen needs Python 3.10 to 3.13; say which with make PYTHON=python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+		{ echo "error: $(PYTHON) cannot make an environment; on Debian and Ubuntu install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	@touch $@
+
+env: $(READY)
+
+demo: $(READY)
+	$(BIN)/python scripts/demo.py
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: lint
+	$(BIN)/python -m pytest
+
+wheel: $(READY)
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf $(VENV) build dist out .mypy_cache .pytest_cache .ruff_cache

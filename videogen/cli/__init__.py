@@ -1,0 +1,1 @@
+"""The command line: `videogen COMMAND`, one file for each command."""

@@ -1,0 +1,121 @@
+"""`videogen COMMAND ...`: which commands there are, and one line for every mistake.
+
+A command is one file of this folder with one typed function; it is imported when it is called, so that
+`videogen --version` and `videogen generate --help` do not wait for the libraries of the others.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from videogen import __version__
+from videogen.errors import InputError
+
+Command = Callable[..., None]
+
+
+def _doctor() -> Command:
+    from videogen.cli.doctor import doctor
+
+    return doctor
+
+
+# name -> the import of its function; a new command is one file, one such function and one row here
+COMMANDS: dict[str, Callable[[], Command]] = {
+    "doctor": _doctor,
+}
+
+
+class Commands(TyperGroup):
+    """The group `videogen`, whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name, or None where there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        single = typer.Typer(add_completion=False, rich_markup_mode=None)
+        single.command(cmd_name)(COMMANDS[cmd_name]())
+        command = typer.main.get_command(single)
+        self.commands[cmd_name] = command
+        return command
+
+
+app = typer.Typer(cls=Commands, add_completion=False, rich_markup_mode=None)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"videogen {__version__}")
+        raise typer.Exit
+
+
+@app.callback(epilog="A mistake gives one line and exit code 2. With --debug, anywhere, the traceback comes too.")
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Generate and edit video with latent diffusion."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line (default: this process's) and return its exit code.
+
+    0: done. 1: a fault of the program. 2: a wrong argument, input or file. 130: interrupted. Every code but 0 comes
+    with one line on stderr that begins `error:`.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    end_of_options = words.index("--") if "--" in words else len(words)
+    debug = "--debug" in words[:end_of_options]
+    words = [word for i, word in enumerate(words) if word != "--debug" or i > end_of_options]
+    try:
+        command = typer.main.get_command(app)
+        with command.make_context("videogen", words) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+    except BaseException as problem:
+        code, line = _verdict(problem)
+        if debug and line:
+            traceback.print_exc()
+        if line:
+            print(f"error: {line}", file=sys.stderr)
+        return code
+    return 0
+
+
+def _verdict(problem: BaseException) -> tuple[int, str]:
+    """Exit code and message of what ended a command; an empty message where there is nothing to say."""
+    if isinstance(problem, typer.Exit):
+        return problem.exit_code, ""
+    if isinstance(problem, SystemExit):
+        return (problem.code, "") if isinstance(problem.code, int) else (1, _one_line(problem))
+    if isinstance(problem, KeyboardInterrupt | typer.Abort):
+        return 130, "interrupted"
+    if isinstance(problem, typer.TyperException):  # unknown option or command, missing argument, number out of range
+        context = getattr(problem, "ctx", None)
+        hint = f" (see: {context.command_path} --help)" if context else ""
+        return 2, _one_line(problem.format_message().rstrip(".") + hint)
+    if isinstance(problem, InputError):
+        return 2, _one_line(problem)
+    if isinstance(problem, BrokenPipeError):  # the reader of our output went away: `videogen doctor | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1, ""
+    if isinstance(problem, OSError):
+        where = f": {problem.filename}" if problem.filename else ""
+        return 2, _one_line(f"{problem.strerror or problem}{where}")
+    if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":  # torch's own
+        return 2, "out of memory; ask for fewer frames or a smaller size"
+    return 1, _one_line(f"{type(problem).__name__}: {problem} (a fault of videogen; --debug shows where)")
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
