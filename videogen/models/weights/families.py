@@ -1,0 +1,140 @@
+"""Say what a checkpoint is from its keys and shapes alone, and read the numbers that the shapes tell."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from videogen.models.weights.signatures import SIGNATURES, Signature
+
+Shapes = Mapping[str, Sequence[int]]
+
+BASES = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "SDXL", 1280: "SDXL refiner"}
+"""Width of the text that cross-attention reads, and whose text encoder has it."""
+
+FORMS = {4: "plain", 5: "depth", 7: "upscaler", 8: "InstructPix2Pix", 9: "inpainting"}
+"""Channels of the first convolution, and which relative of Stable Diffusion has them."""
+
+SCHEDULE_BUFFERS = re.compile(
+    r"^(betas|alphas_cumprod.*|sqrt_.*|log_one_minus_.*|posterior_.*|logvar|lvlb_weights|denoiser\.sigmas)$"
+)
+
+FIRST_CONV = r"^(unet\.|control_model\.|model\.diffusion_model\.)?(conv_in|input_blocks\.0\.0)\.weight$"
+CROSS = (
+    r"^(?!.*(motion_modules|temporal|temp_)).*(to_k_ip\.weight"
+    r"|attn2[._](processor\.)?to_k(_custom_diffusion|_lora)?(\.lora_A|\.lora[._]down|\.down)?\.weight)$"
+)
+DOWN = r"(\.lora_down|\.lora_A(\.\w+)?|\.lora\.down|_lora\.down|lora_linear_layer\.down)\.weight$"
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a checkpoint is.
+
+    name: its short name in `signatures`, "unknown" where none fits. title: the same for people. part: "model",
+    "unet", "vae", "text_encoder", "motion", "lora", "controlnet", "adapter", "tokens", "refused", ... into: what it
+    would load into. facts: numbers read from the shapes. ignored: kinds of keys that no loader needs, with their
+    count.
+    """
+
+    name: str
+    title: str
+    part: str
+    into: str
+    facts: dict[str, int | str | bool] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+
+
+def recognise(shapes: Shapes) -> Family:
+    """The family of a checkpoint with these keys and shapes; the first signature that fits, else the family
+    "unknown".
+    """
+    keys = "\n" + "\n".join(shapes) + "\n"
+    found = next((signature for signature in SIGNATURES if _fits(signature, keys, shapes)), None)
+    facts, ignored = _facts(shapes), tuple(_ignored(shapes))
+    if found is None:
+        first = next(iter(shapes), "none")
+        return Family(
+            "unknown", f"no family that videogen knows (first key: {first})", "unknown", "nothing", facts, ignored
+        )
+    return Family(found.name, found.title, found.part, found.into, facts, ignored)
+
+
+def looks_like(shapes: Shapes) -> str:
+    """Half a sentence for errors: "this looks like ..."."""
+    return f"this looks like: {recognise(shapes).title}"
+
+
+def _fits(signature: Signature, keys: str, shapes: Shapes) -> bool:
+    return (
+        (signature.most is None or len(shapes) <= signature.most)
+        and all(_has(keys, pattern) for pattern in signature.needs)
+        and not any(_has(keys, pattern) for pattern in signature.lacks)
+        and all(_shaped(shapes, pattern, shape) for pattern, shape in signature.shapes)
+    )
+
+
+def _has(keys: str, pattern: str) -> bool:
+    return any(word.replace("^", "\n").replace("$", "\n") in keys for word in pattern.split("|"))
+
+
+def _shaped(shapes: Shapes, pattern: str, wanted: Sequence[int | None]) -> bool:
+    shape = next((shape for key, shape in shapes.items() if key.endswith(pattern)), None)
+    return (
+        shape is not None
+        and len(shape) == len(wanted)
+        and all(w in (None, s) for s, w in zip(shape, wanted, strict=True))
+    )
+
+
+def _first(shapes: Shapes, pattern: str) -> Sequence[int] | None:
+    return next((shape for key, shape in shapes.items() if re.search(pattern, key)), None)
+
+
+def _facts(shapes: Shapes) -> dict[str, int | str | bool]:
+    facts: dict[str, int | str | bool] = {}
+    # most, not first: ModelScope's temporal layers call their second self-attention attn2 too
+    widths = Counter(shape[1] for key, shape in shapes.items() if len(shape) > 1 and re.search(CROSS, key))
+    if widths:
+        width = widths.most_common(1)[0][0]
+        facts["text width"] = width
+        facts["base"] = BASES.get(width, "of another text width")
+    conv = _first(shapes, FIRST_CONV)
+    if conv is not None and len(conv) == 4 and widths:
+        facts["input channels"] = conv[1]
+        facts["form"] = FORMS.get(conv[1], "of its own")
+    ranks = sorted({shape[0] for key, shape in shapes.items() if re.search(DOWN, key)})
+    if ranks:
+        facts["rank"] = ranks[0] if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
+        facts["convolutions"] = any(
+            len(shape) == 4 and shape[2] > 1 for key, shape in shapes.items() if re.search(DOWN, key)
+        )
+    if any(".motion_modules." in key or ".temporal_attentions." in key for key in shapes) and not ranks:
+        facts |= _motion_facts(shapes)
+    return facts
+
+
+def _motion_facts(shapes: Shapes) -> dict[str, int | str | bool]:
+    positions = _first(shapes, r"(pos_encoder\.pe|positional_encoding|pos_embed\.pe)$")
+    modules = {
+        m.group(0) for key in shapes if (m := re.match(r".*?\.(motion_modules|temporal_attentions)\.\d+\.", key))
+    }
+    levels = {m.group(1) for key in modules if (m := re.search(r"down_blocks\.(\d+)\.", key))}
+    return {
+        "motion modules": len(modules),
+        "levels": len(levels),
+        "middle module": any("mid_block." in module for module in modules),
+        "positions": positions[1] if positions is not None else "none in the file",
+    }
+
+
+def _ignored(shapes: Shapes) -> Iterator[str]:
+    kinds = {
+        "schedule buffers": lambda key: SCHEDULE_BUFFERS.match(key),
+        "EMA copies (model_ema.*)": lambda key: key.startswith("model_ema.") and "model_ema.decay" not in key,
+        "position_ids": lambda key: key.endswith("position_ids"),
+        "logit scales": lambda key: key.endswith("logit_scale"),
+    }
+    for kind, test in kinds.items():
+        if count := sum(1 for key in shapes if test(key)):
+            yield f"{count} {kind}"
