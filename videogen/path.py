@@ -141,19 +141,21 @@ class VariancePreserving(Path):
     @staticmethod
     def from_betas(betas: Tensor, *, zero_terminal: bool = False) -> "VariancePreserving":
         """From the variances beta of the forward steps: T. With `zero_terminal` the last step is made pure noise."""
-        betas = torch.as_tensor(betas, dtype=torch.float64)
+        betas = torch.as_tensor(betas, dtype=torch.float32, device="cpu")
         if betas.ndim != 1 or len(betas) < 2 or not (betas.min() > 0 and betas.max() <= 1):
             raise InputError("betas must be a list of at least two numbers above 0 and at most 1")
+        # In float32, as nets are trained: near clean data sigma^2 is the difference of nearly equal numbers, and a finer
+        # table would differ from theirs by 1e-5.
         alphas_cumprod = torch.cumprod(1 - betas, 0)
         if zero_terminal:
             root = alphas_cumprod.sqrt()
             root = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
             alphas_cumprod = root**2
-        return VariancePreserving(alphas_cumprod)
+        return VariancePreserving(alphas_cumprod.double())
 
     @staticmethod
     def from_config(config: Mapping[str, Any]) -> "VariancePreserving":
-        """From num_train_timesteps, beta_start, beta_end and beta_schedule, or trained_betas; rescale_betas_zero_snr."""
+        """From num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas, rescale_betas_zero_snr."""
         zero_terminal = bool(config.get("rescale_betas_zero_snr", False))
         if config.get("trained_betas") is not None:
             return VariancePreserving.from_betas(torch.tensor(config["trained_betas"]), zero_terminal=zero_terminal)
@@ -204,17 +206,17 @@ class RectifiedFlow(Path):
 
 
 def make_betas(schedule: str, steps: int, start: float, end: float) -> Tensor:
-    """The variances of the forward steps: T, float64. Raises InputError for a schedule that is not known.
+    """The variances of the forward steps: T, float32. Raises InputError for a schedule that is not known.
 
     linear: Ho et al. 2020; scaled_linear: linear in the root (latent diffusion); squaredcos_cap_v2: the cosine of
     Nichol and Dhariwal 2021, which needs neither start nor end.
     """
     if schedule == "linear":
-        return torch.linspace(start, end, steps, dtype=torch.float64)
+        return torch.linspace(start, end, steps)
     if schedule == "scaled_linear":
-        return torch.linspace(math.sqrt(start), math.sqrt(end), steps, dtype=torch.float64) ** 2
+        return torch.linspace(math.sqrt(start), math.sqrt(end), steps) ** 2
     if schedule == "squaredcos_cap_v2":
         u = torch.arange(steps + 1, dtype=torch.float64) / steps
         alphas_cumprod = torch.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
-        return (1 - alphas_cumprod[1:] / alphas_cumprod[:-1]).clamp(max=0.999)
+        return (1 - alphas_cumprod[1:] / alphas_cumprod[:-1]).clamp(max=0.999).float()
     raise InputError(f"beta_schedule {schedule!r}: known are linear, scaled_linear, squaredcos_cap_v2")
