@@ -81,7 +81,7 @@ def findings() -> Iterator[Finding]:
     """Every finding, cheap ones first."""
     yield Finding("videogen", True, f"{__version__} in {Path(__file__).parents[1]}")
     yield Finding(
-        "python", True, f"{sys.version.split()[0]} on {platform.platform(terse=True)}, {os.cpu_count()} cores"
+        "python", True, f"{sys.version.split()[0]} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is wrong is said in the report
