@@ -173,8 +173,8 @@ TOKENS = (
     Signature("textual_inversion_kohya", "textual inversion, kohya layout", "tokens", NOT_YET, ("^emb_params$",)),
     Signature("textual_inversion_sdxl", "textual inversion for SDXL", "tokens", NOT_YET, ("^clip_l$", "^clip_g$"),
               most=2),
-    *(Signature("textual_inversion", "textual inversion, diffusers layout", "tokens", NOT_YET, (), (".",), (("", shape),), 1)
-      for shape in ((None,), (None, 768), (None, 1024), (None, 1280))),
+    *(Signature("textual_inversion", "textual inversion, diffusers layout", "tokens", NOT_YET, (), (".",), (("", shape),),
+                most=1) for shape in ((None,), (None, 768), (None, 1024), (None, 1280))),
 )  # fmt: skip
 
 INTO_MODEL = "--model (text encoder, VAE and UNet)"
