@@ -8,6 +8,7 @@ SDXL (Podell et al. 2023) the last layer but one of two encoders, and the second
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,10 +21,11 @@ from torch import Tensor, nn
 from videogen.conditioning import Conditioning
 from videogen.errors import InputError
 from videogen.models.prompt import Prompt
+from videogen.models.weights import files
 from videogen.models.words import Words, equal_chunks, tokenize
 
 if TYPE_CHECKING:
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 Emphasis = Literal["original", "plain"]
 Travel = Mapping[int, str]
@@ -226,45 +228,113 @@ def size_condition(
     return condition, condition
 
 
+def text_model(config: CLIPTextConfig, state: Mapping[str, Tensor], source: str | Path, *, pooled: bool) -> Any:
+    """transformers' `CLIPTextModel`, or `CLIPTextModelWithProjection` where `pooled`, filled strictly from `state`.
+
+    Names may have the prefix `text_model.` or not (files differ), and old files hold position ids, which are ignored.
+    Raises InputError naming the first tensor that is missing, surplus, misshapen or not finite.
+    """
+    import videogen.foreign
+
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    with torch.device("meta"):
+        model: Any = CLIPTextModelWithProjection(config) if pooled else CLIPTextModel(config)
+    bare = {name.removeprefix("text_model."): v for name, v in state.items() if not name.endswith("position_ids")}
+    wanted = {name.removeprefix("text_model."): (name, v.shape) for name, v in model.state_dict().items()}
+    if not pooled:
+        bare.pop("text_projection.weight", None)
+    for name in sorted(wanted.keys() | bare.keys()):
+        if name not in bare:
+            raise InputError(f"{source} is no text encoder of its config: {name} is missing")
+        if name not in wanted:
+            raise InputError(f"{source} is no text encoder of its config: it has {name}, which the config does not")
+        if bare[name].shape != wanted[name][1]:
+            sizes = f"{tuple(bare[name].shape)} instead of {tuple(wanted[name][1])}"
+            raise InputError(f"{source} is no text encoder of its config: {name} is {sizes}")
+    files.check_finite(bare, source)
+    model.load_state_dict({name: bare[short] for short, (name, _) in wanted.items()}, assign=True)
+    embeddings = _inner(model).embeddings
+    embeddings.position_ids = torch.arange(config.max_position_embeddings)[None]  # not in the state: still on meta
+    return model.eval()
+
+
 def load_text_side(folder: str | Path, *, dtype: torch.dtype = torch.float32, clip_skip: int = 0) -> TextSide:
     """The text side of a model folder in diffusers' layout. A folder with `text_encoder_2` is of the SDXL kind.
 
-    Raises InputError where a part is missing.
+    Raises InputError where a part is missing or broken.
     """
-    import videogen.foreign
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-
     folder = Path(folder)
     sdxl = (folder / "text_encoder_2").is_dir()
     encoders = []
     for suffix in ("", "_2") if sdxl else ("",):
-        weights, vocabulary = folder / f"text_encoder{suffix}", folder / f"tokenizer{suffix}"
-        if sdxl and not suffix and not weights.is_dir():
+        part = folder / f"text_encoder{suffix}"
+        if sdxl and not suffix and not part.is_dir():
             continue  # the refiner reads the second encoder only
-        for part in (weights, vocabulary):
-            if not part.is_dir():
-                raise InputError(f"{folder} has no {part.name}/; a model folder in diffusers' layout needs it")
-        kind: Any = CLIPTextModelWithProjection if suffix else CLIPTextModel
-        model = kind.from_pretrained(weights, dtype=dtype, local_files_only=True).eval()
-        tokenizer = CLIPTokenizer.from_pretrained(vocabulary, local_files_only=True)
-        encoders.append(
-            TextEncoder(
-                tokenizer, model, skip=clip_skip + sdxl, final_norm=not sdxl, emphasis="plain" if sdxl else "original"
-            ),
-        )
+        model = _read_model(part, dtype, pooled=bool(suffix))
+        tokenizer = read_tokenizer(folder / f"tokenizer{suffix}")
+        emphasis: Emphasis = "plain" if sdxl else "original"
+        encoders.append(TextEncoder(tokenizer, model, skip=clip_skip + sdxl, final_norm=not sdxl, emphasis=emphasis))
     index = folder / "model_index.json"
     settings = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}
     return TextSide(encoders, zero_null=bool(settings.get("force_zeros_for_empty_prompt", sdxl)))
 
 
+def read_tokenizer(folder: str | Path) -> CLIPTokenizer:
+    """A CLIP tokenizer from its folder (`tokenizer.json`, or `vocab.json` and `merges.txt`).
+
+    Raises InputError where that is missing or cannot be read.
+    """
+    import videogen.foreign
+
+    from transformers import CLIPTokenizer
+
+    folder = Path(folder)
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        raise InputError(f"{folder} holds no tokenizer (tokenizer.json, or vocab.json and merges.txt)")
+    try:
+        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as problem:
+        raise InputError(f"the tokenizer in {folder} cannot be read ({_first_line(problem)})") from problem
+
+
 def save_text_side(side: TextSide, folder: str | Path) -> None:
-    """Write `text_encoder/` and `tokenizer/` (and their `_2`) as diffusers and transformers read them."""
+    """Write `text_encoder/` and `tokenizer/` (and their `_2`) as diffusers and transformers read them.
+
+    Tensor names carry `text_model.`, which every version of transformers reads.
+    """
     encoders = [encoder for encoder in side.encoders if isinstance(encoder, TextEncoder)]
     # SDXL's refiner has the second encoder only, and it alone has a projection
     suffixes = ("", "_2") if len(encoders) == 2 else ("_2",) if hasattr(encoders[0].model, "text_projection") else ("",)
     for suffix, encoder in zip(suffixes, encoders, strict=True):
-        encoder.model.save_pretrained(Path(folder) / f"text_encoder{suffix}")
+        part = Path(folder) / f"text_encoder{suffix}"
+        config = copy.deepcopy(encoder.model.config)
+        config.architectures = [type(encoder.model).__name__]
+        config.save_pretrained(part)
+        full = ("text_model.", "text_projection.")
+        state = encoder.model.state_dict()
+        files.write(
+            part / "model.safetensors", {n if n.startswith(full) else f"text_model.{n}": v for n, v in state.items()}
+        )
         encoder.tokenizer.save_pretrained(Path(folder) / f"tokenizer{suffix}")
+
+
+def _read_model(part: Path, dtype: torch.dtype, *, pooled: bool) -> Any:
+    import videogen.foreign
+
+    from transformers import CLIPTextConfig
+
+    if not (part / "config.json").is_file():
+        raise InputError(f"{part}/config.json is missing; a model folder in diffusers' layout needs it")
+    try:
+        config = CLIPTextConfig.from_pretrained(part, local_files_only=True)
+    except Exception as problem:
+        raise InputError(f"{part}/config.json cannot be read ({_first_line(problem)})") from problem
+    return text_model(config, {n: v.to(dtype) for n, v in files.read(part).items()}, part, pooled=pooled)
+
+
+def _first_line(problem: Exception) -> str:
+    return (str(problem).splitlines() or [type(problem).__name__])[0]
 
 
 def _by_frame(given: Conditioning, travels: Sequence[Mapping[int, Any]], frames: Sequence[int] | None) -> Conditioning:

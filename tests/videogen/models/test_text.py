@@ -14,6 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from videogen.conditioning import stack
 from videogen.errors import InputError
 from videogen.models.text import TextEncoder, TextSide, load_text_side, save_text_side, size_condition, travel
+from videogen.models.weights import files
 
 PROMPTS = ["a red circle", "a blue square, green cat"]
 
@@ -227,6 +228,72 @@ def test_saved_and_loaded_is_the_same(kind: str, request: pytest.FixtureRequest,
         torch.testing.assert_close({**mine.vector}, {**theirs.vector}, rtol=0, atol=1e-6)
 
 
-def test_a_folder_without_a_part_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="text_encoder/"):
+@pytest.mark.parametrize("prefixed", [True, False])
+def test_files_of_every_naming_load_and_ours_load_in_transformers(sd: TextSide, tmp_path: Path, prefixed: bool) -> None:
+    save_text_side(sd, tmp_path)
+    theirs = CLIPTextModel.from_pretrained(tmp_path / "text_encoder")
+    assert all(torch.equal(v, theirs.state_dict()[n]) for n, v in sd.encoders[0].model.state_dict().items())
+    state = {("text_model." if prefixed else "") + n: v for n, v in theirs.state_dict().items()}
+    state[("text_model." if prefixed else "") + "embeddings.position_ids"] = torch.arange(77.0)[None]
+    files.write(tmp_path / "text_encoder" / "model.safetensors", state)
+    given, _ = load_text_side(tmp_path)(PROMPTS)
+    torch.testing.assert_close(given.tokens["text"], sd(PROMPTS)[0].tokens["text"], rtol=0, atol=1e-6)
+
+
+def spoil_missing(state: dict[str, Tensor]) -> None:
+    state.pop("text_model.final_layer_norm.bias")
+
+
+def spoil_surplus(state: dict[str, Tensor]) -> None:
+    state["text_model.extra"] = torch.zeros(1)
+
+
+def spoil_shape(state: dict[str, Tensor]) -> None:
+    state["text_model.embeddings.token_embedding.weight"] = torch.zeros(3, 32)
+
+
+def spoil_value(state: dict[str, Tensor]) -> None:
+    state["text_model.encoder.layers.1.mlp.fc1.weight"] = torch.full((64, 32), torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (spoil_missing, "final_layer_norm.bias is missing"),
+        (spoil_surplus, "it has extra"),
+        (spoil_shape, r"token_embedding.weight is \(3, 32\) instead of"),
+        (spoil_value, "layers.1.mlp.fc1.weight holds NaN"),
+    ],
+)
+def test_a_broken_encoder_is_refused_by_the_tensors_name(
+    sd: TextSide, tmp_path: Path, spoil: Callable[[dict[str, Tensor]], None], says: str
+) -> None:
+    save_text_side(sd, tmp_path)
+    file = tmp_path / "text_encoder" / "model.safetensors"
+    state = {n: v.clone() for n, v in files.read(file).items()}
+    spoil(state)
+    files.write(file, state)
+    with pytest.raises(InputError, match=says) as raised:
         load_text_side(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("text_encoder/config.json", None, "config.json is missing"),
+        ("text_encoder/config.json", "{", "config.json cannot be read"),
+        ("tokenizer/tokenizer.json", None, "holds no tokenizer"),
+        ("tokenizer/tokenizer.json", "{", "tokenizer in .* cannot be read"),
+    ],
+)
+def test_a_folder_with_a_part_missing_or_broken_is_refused(
+    sd: TextSide, tmp_path: Path, name: str, content: str | None, says: str
+) -> None:
+    save_text_side(sd, tmp_path)
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=says) as raised:
+        load_text_side(tmp_path)
+    assert "\n" not in str(raised.value)
