@@ -75,13 +75,13 @@ class Path:
 class VariancePreserving(Path):
     """A table of cumulative alphas; between training steps the noise-to-signal ratio sigma/alpha is interpolated.
 
-    `interpolation` and `labels` belong to the sampler rather than to the training: some samplers stop between training
-    steps and tell the net a whole number all the same. `Grid.times` sets both.
+    `interpolation` and `whole_labels` belong to the sampler rather than to the training: some samplers stop between
+    training steps and tell the net a whole number all the same. A sampler's `Times` hold the path with both set.
     """
 
     alphas_cumprod: Tensor  # T, float64: alpha(t)^2
     interpolation: Literal["linear", "log"] = "linear"  # of sigma/alpha
-    labels: Literal["exact", "round", "floor"] = "exact"
+    whole_labels: bool = False  # the net is told the nearest training step
 
     @property
     def steps(self) -> int:
@@ -97,11 +97,9 @@ class VariancePreserving(Path):
         return (1 - self.alpha(t) ** 2).clamp(min=0).sqrt()
 
     def label(self, t: float | Tensor) -> Tensor:
-        """t, or the whole number the sampler tells instead."""
+        """t, or the nearest training step: float64, the shape of t."""
         t = self._checked(t)
-        if self.labels == "exact":
-            return t
-        return t.round() if self.labels == "round" else t.floor()
+        return t.round() if self.whole_labels else t
 
     def ratio(self, t: float | Tensor) -> Tensor:
         """sigma / alpha at t, which k-diffusion calls sigma; infinite at zero terminal noise."""
@@ -127,9 +125,9 @@ class VariancePreserving(Path):
         return below + ((wanted - known[below]) / (known[below + 1] - known[below])).clamp(0, 1)
 
     def finite(self) -> "VariancePreserving":
-        """The same with a last alpha above zero (2^-12, diffusers' choice), for samplers that divide by it."""
+        """The same with a last alpha of 2^-12 where it was zero (diffusers' choice), for samplers that divide by it."""
         table = self.alphas_cumprod.clone()
-        table[-1] = table[-1].clamp(min=2.0**-24)
+        table[table == 0] = 2.0**-24
         return replace(self, alphas_cumprod=table)
 
     def _checked(self, t: float | Tensor) -> Tensor:

@@ -5,8 +5,8 @@ The state is always x_t = alpha x0 + sigma eps. A sampler is called as `sampler(
     after(x, t, pred) -> x   called at the end of each step; x is at position t now, pred was made at the step's start
     noise(draw) -> like x    fresh noise for the stochastic ones; draw = (position of the step's start, repeat number)
 
-Nothing here switches gradients off. `SAMPLERS` names them for the command line, with the grids of diffusers' schedulers;
-each of them equals its scheduler step by step.
+Nothing here switches gradients off. `SAMPLERS` names them for the command line, with the grids of diffusers'
+schedulers; each of them equals its scheduler step by step.
 """
 
 from collections.abc import Callable, Mapping
@@ -80,7 +80,7 @@ def ddpm(
     noise: Noise | None = None,
     after: After | None = None,
 ) -> Tensor:
-    """Ho et al. 2020, algorithm 2. x: b f c h w; the variance is the posterior's (fixed_small) or beta (fixed_large)."""
+    """Ho et al. 2020, alg. 2. x: b f c h w. The variance is the posterior's (fixed_small) or beta (fixed_large)."""
     if variance_type not in ("fixed_small", "fixed_small_log", "fixed_large"):
         raise InputError(f"variance_type {variance_type!r}: known are fixed_small, fixed_small_log, fixed_large")
     for t, s in times:
@@ -111,7 +111,7 @@ def euler_ancestral(
 
 
 def heun(denoise: Denoise, x: Tensor, times: Times, *, after: After | None = None) -> Tensor:
-    """The trapezoidal rule in sigma/alpha (Karras et al. 2022, algorithm 1). x: b f c h w; two calls a step, one last."""
+    """The trapezoidal rule in sigma/alpha (Karras et al. 2022, algorithm 1): two calls a step. x: b f c h w."""
     for t, s in times:
         pred = denoise(x, t)
         there = step(pred, times.path, s)
@@ -147,8 +147,8 @@ def dpmpp_2m(denoise: Denoise, x: Tensor, times: Times, *, after: After | None =
 def unipc(denoise: Denoise, x: Tensor, times: Times, *, after: After | None = None) -> Tensor:
     """UniPC of order 2 with B(h) = e^h - 1, on x0 (Zhao et al. 2023, algorithms 1 and 2, "bh2"). x: b f c h w.
 
-    The prediction made at a step's end serves twice: it corrects that step, and it begins the next. The correction starts
-    from where the step began, so what `after` changed reaches the next step through that prediction only.
+    The prediction made at a step's end serves twice: it corrects that step, and it begins the next. The correction
+    starts from where the step began, so what `after` changed reaches the next step through that prediction only.
     """
     path = times.path
     seen: list[tuple[float, Tensor]] = []  # (lambda, x0) of the steps so far
@@ -174,7 +174,7 @@ def _unified(
     order: int,
     corrector: Tensor | None = None,
 ) -> Tensor:
-    """From t to s by the x0 seen at t and before, and by the x0 at s where `corrector` has it (Zhao et al. 2023, eq. 3)."""
+    """From t to s by the x0 seen at t and before, and where there is one, by `corrector`, the x0 seen at s."""
     now, m0 = seen[-1]
     hh = now - _lambda(path, s)  # -h
     phi = torch.expm1(hh)
@@ -317,7 +317,7 @@ SAMPLERS = {
         dpmpp_2m,
         multistep_steps,
         "DPMSolverMultistepScheduler",
-        Grid("linspace", labels="round"),
+        Grid("linspace", whole_labels=True),
         (*SPACED, "use_karras_sigmas", "final_sigmas_type"),
         fixed={
             **PLAIN_RATIOS,
@@ -331,7 +331,7 @@ SAMPLERS = {
         unipc,
         multistep_steps,
         "UniPCMultistepScheduler",
-        Grid("linspace", labels="round"),
+        Grid("linspace", whole_labels=True),
         (*SPACED, "use_karras_sigmas", "final_sigmas_type"),
         fixed={
             **PLAIN_RATIOS,

@@ -28,7 +28,7 @@ class Grid:
     offset: int = 0  # training steps added to "leading" positions
     last: Literal[-1, 0] = -1  # where the last step ends: clean data, or training step 0
     karras: bool = False  # equal steps of (sigma/alpha)^(1/7)
-    labels: Literal["exact", "round", "floor"] = "exact"  # what the net is told between training steps
+    whole_labels: bool = False  # between training steps, the net is told the nearest
     distilled: int = 50  # for lcm: the steps of the solver that the net was distilled from
 
     def from_config(self, config: Mapping[str, Any]) -> "Grid":
@@ -103,7 +103,10 @@ def ratio_steps(path: Path, n: int, grid: Grid) -> Times:
 
 
 def multistep_steps(path: Path, n: int, grid: Grid) -> Times:
-    """dpmpp_2m, unipc: whole positions; the clean end is one of the n + 1 points that are spaced out."""
+    """dpmpp_2m, unipc: whole positions; the clean end is one of the n + 1 points that are spaced out.
+
+    Under Karras spacing labels are rounded. (On cosine tables diffusers' dpmpp_2m cuts them off instead; this one rounds.)
+    """
     path = _preserving(path, "a multistep sampler").finite()
     t = spaced(path.steps, n, grid, end=True).round()
     if grid.karras:
@@ -149,7 +152,7 @@ def _karras(
     rho = 7.0
     ramp = torch.linspace(0, 1, n, dtype=torch.float64)
     ratios = (largest ** (1 / rho) + ramp * (smallest ** (1 / rho) - largest ** (1 / rho))) ** rho
-    path = replace(path, interpolation="log", labels=grid.labels)
+    path = replace(path, interpolation="log", whole_labels=grid.whole_labels)
     return path, path.position(ratios)
 
 
