@@ -211,7 +211,7 @@ def test_equals_the_converter_of_diffusers(manifests, name):
     from diffusers.loaders.single_file_utils import convert_animatediff_checkpoint_to_diffusers
 
     original = written(manifests[name])
-    theirs = convert_animatediff_checkpoint_to_diffusers(dict(original))
-    ours = read_motion(original).state
+    theirs = convert_animatediff_checkpoint_to_diffusers(dict(original))  # which drops the position tables
+    ours = {key: value for key, value in read_motion(original).state.items() if not key.endswith(".pe")}
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
