@@ -1,0 +1,1 @@
+"""Temporal layers and motion modules over videogen's image networks."""

@@ -1,0 +1,37 @@
+"""Install motion modules from whatever file or folder holds them. Announced to videogen's pipeline as the entry point `videogen.motion`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from motion_modules.animatediff import MotionConfig, add_motion, remove_motion
+from motion_modules.dialects import read_motion
+from videogen.models.folder import load_state, read_json
+from videogen.models.unet import UNet
+from videogen.models.weights import files
+from videogen.pipeline import Motion
+
+
+def install(unet: UNet, source: Path) -> Motion:
+    """Add the modules in `source` (an AnimateDiff file of any dialect, a MotionAdapter folder or file) to a UNet, strictly.
+
+    Raises InputError where the file is of another kind, belongs to another family of UNets, or does not fit; the UNet is then as it was.
+    """
+    config_file = source / "config.json" if source.is_dir() else source.with_name("config.json")
+    adapter = read_json(config_file) if config_file.is_file() else None
+    if adapter is not None and adapter.get("_class_name") not in ("MotionAdapter", "UNetMotionModel"):
+        adapter = None
+    found = read_motion(files.read(source), adapter)
+    config = MotionConfig.from_diffusers(adapter) if adapter is not None else MotionConfig(**found.config)
+    like = unet.conv_in.weight
+    with torch.device("meta"):
+        add_motion(unet, config)
+    try:
+        state = {name: value.to(like.device, like.dtype) for name, value in found.state.items()}
+        load_state(unet, state, source, part="motion_modules.")
+    except BaseException:
+        remove_motion(unet)
+        raise
+    return Motion(found.line, config.to_diffusers(), config.positions, min(16, config.positions), found.scheduler)

@@ -1,0 +1,108 @@
+"""Tiny models with random weights as diffusers itself saves them."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+LETTERS = [chr(c) for c in range(33, 127)]
+
+
+def tokenizer(pad: str = "<|endoftext|>") -> CLIPTokenizer:
+    """Byte-level BPE without merges: every character is a token."""
+    vocab = {token: i for i, token in enumerate([*LETTERS, *(f"{letter}</w>" for letter in LETTERS)])}
+    for special in ("<|startoftext|>", "<|endoftext|>"):
+        vocab[special] = len(vocab)
+    return CLIPTokenizer(vocab=vocab, merges=[], pad_token=pad, model_max_length=77)
+
+
+def text_encoder(width: int = 32, kind: Any = CLIPTextModel) -> Any:
+    """Two layers, `width` wide."""
+    vocabulary = tokenizer()
+    config = CLIPTextConfig(
+        vocab_size=len(vocabulary), hidden_size=width, intermediate_size=2 * width, projection_dim=width,
+        num_hidden_layers=2, num_attention_heads=4, bos_token_id=vocabulary.bos_token_id,
+        eos_token_id=vocabulary.eos_token_id, pad_token_id=vocabulary.eos_token_id,
+    )  # fmt: skip
+    return kind(config).eval()
+
+
+def vae() -> Any:
+    """Factor 8, four channels, a few thousand parameters."""
+    from diffusers import AutoencoderKL
+
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    return AutoencoderKL(block_out_channels=(8, 8, 16, 16), norm_num_groups=4, latent_channels=4, **blocks).eval()
+
+
+def unet(context: int = 32, **changes: Any) -> Any:
+    """A UNet of the Stable Diffusion kind with two levels."""
+    from diffusers import UNet2DConditionModel
+
+    settings: dict[str, Any] = {
+        "sample_size": 8, "block_out_channels": (32, 64), "layers_per_block": 1, "cross_attention_dim": context,
+        "attention_head_dim": 4, "norm_num_groups": 8, "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    }  # fmt: skip
+    return UNet2DConditionModel(**{**settings, **changes}).eval()
+
+
+def motion_adapter(seed: int = 1) -> Any:
+    """Motion modules for `unet()`, with a projection back that is not zero."""
+    from diffusers import MotionAdapter
+
+    torch.manual_seed(seed)
+    return MotionAdapter(
+        block_out_channels=(32, 64), motion_layers_per_block=1, motion_num_attention_heads=4, motion_norm_num_groups=8,
+        motion_max_seq_length=16, use_motion_mid_block=True,
+    ).eval()  # fmt: skip
+
+
+def animatediff(folder: Path) -> Any:
+    """diffusers' AnimateDiffPipeline over the parts above, saved into `folder`."""
+    from diffusers import AnimateDiffPipeline, DDIMScheduler
+
+    torch.manual_seed(0)
+    pipe = AnimateDiffPipeline(
+        vae=vae(), text_encoder=text_encoder(), tokenizer=tokenizer(), unet=unet(), motion_adapter=motion_adapter(),
+        scheduler=DDIMScheduler(beta_schedule="linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, steps_offset=1),
+    )  # fmt: skip
+    pipe.set_progress_bar_config(disable=True)
+    pipe.save_pretrained(folder)
+    return pipe
+
+
+def stable_diffusion(folder: Path) -> Any:
+    """diffusers' StableDiffusionPipeline, saved into `folder`."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    torch.manual_seed(0)
+    pipe = StableDiffusionPipeline(
+        vae=vae(), text_encoder=text_encoder(), tokenizer=tokenizer(), unet=unet(), safety_checker=None,
+        feature_extractor=None, requires_safety_checker=False,
+        scheduler=DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, steps_offset=1),
+    )  # fmt: skip
+    pipe.set_progress_bar_config(disable=True)
+    pipe.save_pretrained(folder)
+    return pipe
+
+
+def stable_diffusion_xl(folder: Path) -> Any:
+    """diffusers' StableDiffusionXLPipeline, saved into `folder`."""
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
+
+    torch.manual_seed(0)
+    net = unet(
+        context=56, addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=24 + 48,
+        use_linear_projection=True, transformer_layers_per_block=(1, 2), attention_head_dim=(2, 4),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    pipe = StableDiffusionXLPipeline(
+        vae=vae(), text_encoder=text_encoder(), text_encoder_2=text_encoder(24, CLIPTextModelWithProjection),
+        tokenizer=tokenizer(), tokenizer_2=tokenizer("!"), unet=net, add_watermarker=False,
+        scheduler=EulerDiscreteScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012),
+    )  # fmt: skip
+    pipe.set_progress_bar_config(disable=True)
+    pipe.save_pretrained(folder)
+    return pipe

@@ -1,0 +1,189 @@
+"""The bundle against diffusers' pipelines, on tiny random models."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import folders
+from videogen.errors import InputError
+from videogen.pipeline import Pipeline
+from videogen.windows import Windows
+
+PROMPT = "a red circle"
+
+
+@pytest.fixture(scope="session")
+def animated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    folder = tmp_path_factory.mktemp("models") / "animatediff"
+    return folder, folders.animatediff(folder)
+
+
+@pytest.fixture(scope="session")
+def pipe(animated: tuple[Path, Any]) -> Pipeline:
+    return Pipeline.from_pretrained(animated[0])
+
+
+def clip(pipe: Pipeline, **options: Any) -> torch.Tensor:
+    settings: dict[str, Any] = {
+        "num_frames": 4,
+        "num_inference_steps": 3,
+        "seed": 0,
+        "output_type": "pt",
+        "progress": False,
+    }
+    return pipe(PROMPT, **{**settings, **options}).frames
+
+
+def noise(frames: int = 4, items: int = 1) -> torch.Tensor:
+    return torch.randn(items, frames, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize(("negative", "scale"), [(None, 7.5), ("a blue square", 5.0), (None, 1.0)])
+def test_equals_diffusers_animatediff(
+    animated: tuple[Path, Any], pipe: Pipeline, negative: str | None, scale: float
+) -> None:
+    """Same weights, same latents, same settings: the same frames."""
+    latents = noise()
+    expected = animated[1](
+        PROMPT, negative_prompt=negative, num_frames=4, num_inference_steps=3, guidance_scale=scale,
+        latents=latents.transpose(1, 2), output_type="pt",
+    ).frames  # fmt: skip
+    made = clip(pipe, negative_prompt=negative, guidance_scale=scale, latents=latents)
+    torch.testing.assert_close(made, expected, atol=1e-3, rtol=0)
+
+
+def test_equals_diffusers_stable_diffusion(tmp_path: Path) -> None:
+    reference = folders.stable_diffusion(tmp_path / "sd")
+    latents = noise(1)
+    expected = reference(PROMPT, num_inference_steps=3, latents=latents[:, 0], output_type="pt").images
+    made = clip(Pipeline.from_pretrained(tmp_path / "sd"), num_frames=1, latents=latents)
+    torch.testing.assert_close(made[:, 0], expected, atol=1e-3, rtol=0)
+
+
+def test_equals_diffusers_stable_diffusion_xl(tmp_path: Path) -> None:
+    """Two encoders, pooled text, sizes, zeros for the missing negative prompt."""
+    reference = folders.stable_diffusion_xl(tmp_path / "sdxl")
+    latents = noise(1)
+    expected = reference(
+        PROMPT, num_inference_steps=3, height=64, width=64, guidance_scale=5.0, latents=latents[:, 0], output_type="pt"
+    ).images
+    made = clip(
+        Pipeline.from_pretrained(tmp_path / "sdxl"),
+        num_frames=1,
+        latents=latents,
+        sampler="euler",
+        guidance_scale=5.0,
+        height=64,
+        width=64,
+    )
+    torch.testing.assert_close(made[:, 0], expected, atol=1e-3, rtol=0)
+
+
+def test_generator_is_diffusers_draw(animated: tuple[Path, Any], pipe: Pipeline) -> None:
+    expected = animated[1](
+        PROMPT, num_frames=4, num_inference_steps=3, generator=torch.Generator().manual_seed(5), output_type="pt"
+    ).frames
+    made = clip(pipe, seed=None, generator=torch.Generator().manual_seed(5))
+    torch.testing.assert_close(made, expected, atol=1e-3, rtol=0)
+
+
+def test_saved_folder_is_loaded_by_diffusers(animated: tuple[Path, Any], pipe: Pipeline, tmp_path: Path) -> None:
+    from diffusers import AnimateDiffPipeline
+
+    pipe.save_pretrained(tmp_path / "saved")
+    theirs = AnimateDiffPipeline.from_pretrained(tmp_path / "saved", local_files_only=True)
+    theirs.set_progress_bar_config(disable=True)
+    latents = noise()
+    expected = theirs(
+        PROMPT, num_frames=4, num_inference_steps=3, latents=latents.transpose(1, 2), output_type="pt"
+    ).frames
+    torch.testing.assert_close(clip(pipe, latents=latents), expected, atol=1e-3, rtol=0)
+    again = Pipeline.from_pretrained(tmp_path / "saved")
+    assert torch.equal(clip(again, latents=latents), clip(pipe, latents=latents))
+
+
+def test_a_frame_keeps_its_noise_in_a_longer_clip(pipe: Pipeline) -> None:
+    """With motion off, frames are independent: a clip of 3 is the beginning of a clip of 5, up to the kernels' batch size."""
+    short = clip(pipe, num_frames=3, motion_scale=0.0)
+    long = clip(pipe, num_frames=5, motion_scale=0.0)
+    torch.testing.assert_close(short, long[:, :3], atol=1e-5, rtol=0)
+
+
+def test_one_frame_is_the_image_model(animated: tuple[Path, Any], pipe: Pipeline) -> None:
+    still = Pipeline.from_pretrained(animated[0], motion="none")
+    assert torch.equal(clip(pipe, num_frames=1), clip(still, num_frames=1))
+
+
+def test_guidance_in_one_call_or_two(pipe: Pipeline) -> None:
+    torch.testing.assert_close(clip(pipe, guidance_batched=False), clip(pipe), atol=1e-5, rtol=0)
+
+
+def test_clip_longer_than_the_table_runs_in_windows(pipe: Pipeline) -> None:
+    result = pipe(PROMPT, num_frames=20, num_inference_steps=2, seed=0, output_type="latent", progress=False)
+    assert result.frames.shape[1] == 20
+    assert [window[0] for window in result.windows] == [0, 4]
+    assert {frame for window in result.windows for frame in window} == set(range(20))
+
+
+def test_a_window_over_the_whole_clip_is_the_plain_call(pipe: Pipeline) -> None:
+    assert torch.equal(clip(pipe, windows=Windows(8, 2)), clip(pipe))
+
+
+def test_prompts_by_frame_follow_their_frames(pipe: Pipeline) -> None:
+    """Frame by frame (motion off), a travelling prompt is at its keys the clip of that key's prompt."""
+    travelled = pipe(
+        {0: "a red circle", 3: "a blue square"},
+        num_frames=4,
+        num_inference_steps=2,
+        seed=0,
+        motion_scale=0.0,
+        output_type="pt",
+        progress=False,
+    )
+    for frame, text in ((0, "a red circle"), (3, "a blue square")):
+        alone = pipe(
+            text, num_frames=4, num_inference_steps=2, seed=0, motion_scale=0.0, output_type="pt", progress=False
+        )
+        torch.testing.assert_close(travelled.frames[:, frame], alone.frames[:, frame], atol=1e-5, rtol=0)
+
+
+def test_callback_sees_every_step_and_may_change_latents(pipe: Pipeline) -> None:
+    seen = []
+
+    def callback(_: Pipeline, step: int, t: float, latents: torch.Tensor) -> torch.Tensor:
+        seen.append((step, t))
+        return torch.zeros_like(latents)
+
+    changed = clip(pipe, callback_on_step_end=callback, output_type="latent")
+    assert [step for step, _ in seen] == [0, 1, 2]
+    assert not changed.any()
+
+
+def test_output_types(pipe: Pipeline) -> None:
+    tensor, array, pictures = (clip(pipe, output_type=kind) for kind in ("pt", "np", "pil"))
+    assert tensor.shape == (1, 4, 3, 64, 64)
+    assert array.shape == (1, 4, 64, 64, 3)
+    assert pictures[0][0].size == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"num_frames": 0}, "at least 1"),
+        ({"num_inference_steps": -1}, "at least 1"),
+        ({"width": 20}, "nearest is"),
+        ({"sampler": "best"}, "choose one of"),
+        ({"sampler": "ddpm", "karras": True}, "Karras"),
+        ({"latents": torch.zeros(1, 3, 4, 8, 8)}, "this call needs"),
+    ],
+)
+def test_impossible_values_are_refused(pipe: Pipeline, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        clip(pipe, **options)
+
+
+def test_missing_model_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        Pipeline.from_pretrained(tmp_path / "nowhere")

@@ -1,0 +1,45 @@
+"""The VAE of latent diffusion (diffusers' `AutoencoderKL`) over clips, in slices of frames, so that memory does not grow with length."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+# Frames per slice; a slice of 512 x 512 frames takes about 2 GiB in float32 while it is decoded.
+FRAMES = 8
+
+
+def factor(vae: AutoencoderKL) -> int:
+    """How many pixels one latent is wide (8 for Stable Diffusion)."""
+    return 2 ** (len(vae.config.block_out_channels) - 1)
+
+
+def encode(
+    vae: AutoencoderKL, clip: Tensor, generator: torch.Generator | None = None, slice_frames: int = FRAMES
+) -> Tensor:
+    """Pixels `b f 3 H W` in [-1, 1] -> scaled latents `b f c h w`: the posterior's mean, or a draw from it where a generator is given."""
+    pieces = []
+    for piece in clip.flatten(0, 1).split(slice_frames):
+        posterior = vae.encode(piece.to(vae.dtype)).latent_dist
+        pieces.append(posterior.mode() if generator is None else posterior.sample(generator))
+    shift, scale = _shift_scale(vae.config)
+    return ((torch.cat(pieces).float() - shift) * scale).unflatten(0, clip.shape[:2])
+
+
+def decode(vae: AutoencoderKL, latents: Tensor, slice_frames: int = FRAMES) -> Tensor:
+    """Scaled latents `b f c h w` -> pixels `b f 3 H W` in [-1, 1] (not clamped), float32, on the processor: only a slice is ever on the device."""
+    shift, scale = _shift_scale(vae.config)
+    pieces = [
+        vae.decode((piece / scale + shift).to(vae.dtype)).sample.float().cpu()
+        for piece in latents.flatten(0, 1).split(slice_frames)
+    ]
+    return torch.cat(pieces).unflatten(0, latents.shape[:2])
+
+
+def _shift_scale(config: Any) -> tuple[float, float]:
+    return float(config.get("shift_factor") or 0.0), float(config["scaling_factor"])

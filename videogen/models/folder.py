@@ -1,0 +1,172 @@
+"""Model folders in diffusers' layout, and hub ids: what they hold, read strictly, and written so that diffusers loads them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from videogen.errors import InputError
+from videogen.models.text import TextSide, load_text_side, save_text_side
+from videogen.models.unet import UNet, UNetConfig
+from videogen.models.weights import files
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+# What a pipeline of this family needs of a hub repository.
+HUB_PATTERNS = ["*.json", "*/*.json", "*/*.txt", "*/*.safetensors", "*/*.bin", "*/*.model"]
+
+
+@dataclasses.dataclass
+class Parts:
+    """The parts of a model, before they are a pipeline.
+
+    scheduler  the content of a `scheduler_config.json`
+    motion     the folder of a motion adapter that came along
+    """
+
+    unet: UNet
+    vae: AutoencoderKL
+    text: TextSide
+    scheduler: dict[str, Any]
+    line: str
+    motion: Path | None = None
+
+
+def find(source: str | Path, *, revision: str | None = None, local_files_only: bool = False) -> Path:
+    """A folder or file on disk, or a hub id through the ordinary cache (HF_HUB_OFFLINE is honoured). Raises InputError where there is neither."""
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    text = str(source)
+    if text.count("/") != 1 or text.startswith((".", "/", "~")) or path.suffix in files.SUFFIXES:
+        raise InputError(
+            f"{text} does not exist; give a model folder, a .safetensors or .ckpt file, or a hub id such as owner/name"
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(text, revision=revision, local_files_only=local_files_only, allow_patterns=HUB_PATTERNS)
+        )
+    except Exception as problem:
+        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        raise InputError(
+            f"{text} is neither a folder here nor a model in the cache, and it cannot be downloaded ({reason})"
+        ) from problem
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises InputError, with the path, where it is missing or broken."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; a model folder in diffusers' layout needs it") from None
+    except (UnicodeDecodeError, ValueError) as problem:
+        raise InputError(f"{path} is not readable JSON ({problem})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} does not hold a JSON object")
+    return content
+
+
+def load_state(module: torch.nn.Module, state: Mapping[str, Tensor], source: str | Path, part: str = "") -> None:
+    """Fill a module made on the meta device (or the part of it whose names contain `part`), strictly.
+
+    Raises InputError naming the first missing, surplus, misshapen or non-finite tensor.
+    """
+    wanted = {name: value for name, value in module.state_dict().items() if part in name}
+    missing = [name for name in wanted if name not in state]
+    surplus = [name for name in state if name not in wanted]
+    shapes = [name for name in wanted if name in state and wanted[name].shape != state[name].shape]
+    if missing or surplus or shapes:
+        first = (
+            f"lacks {missing[0]!r} ({len(missing)} missing)" if missing
+            else f"has {state[shapes[0]].shape} where {tuple(wanted[shapes[0]].shape)} is needed, at {shapes[0]!r}" if shapes
+            else f"has {surplus[0]!r}, which the model does not know ({len(surplus)} surplus)"
+        )  # fmt: skip
+        raise InputError(f"{source} does not fit its config: it {first}; `videogen inspect` says what the file is")
+    files.check_finite(state, source)
+    module.load_state_dict(state, strict=not part, assign=True)
+
+
+def load_unet(folder: Path, dtype: torch.dtype, variant: str | None = None) -> UNet:
+    """A UNet from `config.json` and its weights."""
+    config = UNetConfig.from_diffusers(read_json(folder / "config.json"))
+    with torch.device("meta"):
+        unet = UNet(config)
+    # diffusers saves an animated UNet (UNetMotionModel) with its motion modules inside; they are installed as a part of their own.
+    state = {n: v.to(dtype) for n, v in files.read(folder, variant).items() if "motion_modules." not in n}
+    load_state(unet, state, folder)
+    return unet.eval()
+
+
+def load_folder(folder: Path, dtype: torch.dtype = torch.float32, variant: str | None = None) -> Parts:
+    """All parts of a model folder. Raises InputError for what is missing."""
+    from videogen.foreign import set_broken_torchvision_aside
+
+    set_broken_torchvision_aside()
+    from diffusers import AutoencoderKL
+
+    index = read_json(folder / "model_index.json")
+    if not (folder / "unet").is_dir():
+        raise InputError(
+            f"{folder} has no unet/; its model_index.json says it is a {index.get('_class_name')}, which is not a Stable Diffusion folder"
+        )
+    unet = load_unet(folder / "unet", dtype, variant)
+    vae = AutoencoderKL.from_pretrained(
+        folder / "vae", torch_dtype=dtype, variant=variant, local_files_only=True
+    ).eval()
+    text = load_text_side(folder, dtype=dtype)
+    animated = read_json(folder / "unet" / "config.json").get("_class_name") == "UNetMotionModel"
+    motion = folder / "unet" if animated else folder / "motion_adapter"
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    line = f"{folder.name}: {index.get('_class_name', 'model folder')}, text width {unet.config.context}"
+    return Parts(unet, vae, text, scheduler, line, motion if motion.is_dir() else None)
+
+
+def save_folder(
+    parts: Parts, folder: Path, motion: tuple[Mapping[str, Any], Mapping[str, Tensor]] | None = None
+) -> None:
+    """Write diffusers' layout into an existing empty folder; `motion` is a MotionAdapter's config and state dict."""
+    sdxl = len(parts.text.encoders) == 2
+    name = "StableDiffusionXL" if sdxl else "StableDiffusion"
+    kind = ("AnimateDiffSDXL" if sdxl else "AnimateDiff") if motion else name
+    index: dict[str, Any] = {"_class_name": f"{kind}Pipeline", "_diffusers_version": "0.42.1"}
+    index |= {"unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}
+    index["scheduler"] = ["diffusers", parts.scheduler.get("_class_name", "DDIMScheduler")]
+    for i, suffix in enumerate(("", "_2") if sdxl else ("",)):
+        index[f"text_encoder{suffix}"] = ["transformers", type(parts.text.encoders[i].model).__name__]
+        index[f"tokenizer{suffix}"] = ["transformers", "CLIPTokenizer"]
+    if motion:
+        index["motion_adapter"] = ["diffusers", "MotionAdapter"]
+    if not sdxl:
+        index |= {"feature_extractor": [None, None], "image_encoder": [None, None]}
+    write_json(folder / "model_index.json", index)
+    state = {n: v for n, v in parts.unet.state_dict().items() if "motion_modules." not in n}
+    write_part(folder / "unet", parts.unet.config.to_diffusers(), state)
+    if motion:
+        write_part(folder / "motion_adapter", *motion)
+    parts.vae.save_pretrained(folder / "vae")
+    save_text_side(parts.text, folder)
+    (folder / "scheduler").mkdir()
+    write_json(folder / "scheduler" / "scheduler_config.json", parts.scheduler)
+
+
+def write_part(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    """One network as diffusers stores it: `config.json` and `diffusion_pytorch_model.safetensors`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", config)
+    files.write(
+        folder / "diffusion_pytorch_model.safetensors", {n: v.contiguous() for n, v in state.items()}, {"format": "pt"}
+    )
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Indented JSON with a final newline."""
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

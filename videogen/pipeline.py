@@ -1,0 +1,404 @@
+"""The one bundle users hold: text side, VAE, denoiser and path. A method is a function over it, never another class."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path as FilePath
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from videogen import guidance
+from videogen.conditioning import Conditioning, Dial, stack
+from videogen.control import Control
+from videogen.denoiser import Denoiser
+from videogen.errors import InputError
+from videogen.files import replacing
+from videogen.models import autoencoder, folder
+from videogen.models.folder import Parts
+from videogen.models.text import size_condition
+from videogen.noise import FrameNoise, from_generator
+from videogen.path import Path
+from videogen.prediction import Denoise, Prediction, kind_from_config
+from videogen.sampling import SAMPLERS, Sampler
+from videogen.times import Times
+from videogen.windows import Windows, windowed
+
+Output = Literal["pil", "np", "pt", "latent"]
+Pair = tuple[Conditioning, Conditioning]
+
+
+@dataclasses.dataclass(frozen=True)
+class Motion:
+    """What was installed into the UNet's motion slots.
+
+    line       what the checkpoint is, in one line
+    config     the `config.json` of the same modules as a diffusers MotionAdapter
+    longest    frames of one call, at most (the table of positions)
+    trained    frames it was trained on, the length of a window
+    scheduler  what the family changes in the scheduler config (AnimateDiff: linear betas)
+    """
+
+    line: str
+    config: Mapping[str, Any]
+    longest: int
+    trained: int
+    scheduler: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a call made.
+
+    frames   per item a list of PIL images (`pil`); or `b f H W 3` (`np`), `b f 3 H W` (`pt`) in [0, 1]; or latents `b f c h w`
+    seed     the seed, where one number was used
+    times    the positions at which the network was asked
+    windows  the frames of each window, empty where the clip was made in one piece
+    """
+
+    frames: Any
+    seed: int | None
+    times: tuple[float, ...]
+    windows: tuple[tuple[int, ...], ...]
+
+
+class Pipeline:
+    """Text to clips and pictures. `Pipeline.from_pretrained(...)`, then `pipe(prompt, num_frames=16)`."""
+
+    def __init__(self, parts: Parts, motion: Motion | None = None) -> None:
+        self.parts = parts
+        self.motion = motion
+        self.scheduler: dict[str, Any] = {**parts.scheduler, **(motion.scheduler if motion else {})}
+        self.denoiser = Denoiser(parts.unet, Path.from_config(self.scheduler), kind_from_config(self.scheduler))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | FilePath = "shapes",
+        *,
+        motion: str | FilePath | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        variant: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        tokenizer: str | FilePath | None = None,
+        prediction_type: str | None = None,
+    ) -> Pipeline:
+        """Load a model folder in diffusers' layout, a hub id, or a single checkpoint file; `shapes` is the miniature in this package.
+
+        motion           a motion module: an AnimateDiff file, a MotionAdapter folder or hub id; `none` leaves out one that the model folder brings
+        tokenizer        for single files, which have none: a folder with CLIP's vocabulary
+        prediction_type  for single files that cannot say it (Stable Diffusion 2.x): `epsilon` or `v_prediction`
+
+        Raises InputError for what is missing, broken or of another family.
+        """
+        place = (
+            miniature()
+            if str(model) == "shapes"
+            else folder.find(model, revision=revision, local_files_only=local_files_only)
+        )
+        if place.is_dir():
+            parts = folder.load_folder(place, dtype, variant)
+        else:
+            from videogen.models.weights.single_file import load_single_file
+
+            parts = load_single_file(place, dtype=dtype, tokenizer=tokenizer, prediction_type=prediction_type)
+        source = motion if motion is not None else parts.motion
+        installed = None
+        if source is not None and str(source) != "none":
+            installed = motion_installer()(
+                parts.unet, folder.find(source, revision=revision, local_files_only=local_files_only)
+            )
+        return cls(parts, installed).to(device)
+
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Pipeline:
+        """Move all parts; returns itself."""
+        for part in (self.parts.unet, self.parts.vae, self.parts.text):
+            part.to(device, dtype)  # type: ignore[call-overload]
+        self.parts.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the UNet is."""
+        return next(self.parts.unet.parameters()).device
+
+    @property
+    def default_size(self) -> tuple[int, int]:
+        """Height and width the model was trained at, in pixels."""
+        side = self.parts.unet.config.sample_size * autoencoder.factor(self.parts.vae)
+        return side, side
+
+    def save_pretrained(self, target: str | FilePath) -> None:
+        """Write a folder in diffusers' layout (with the motion modules as a MotionAdapter), complete or not at all."""
+        motion = None
+        if self.motion is not None:
+            motion = (
+                self.motion.config,
+                {n: v for n, v in self.parts.unet.state_dict().items() if "motion_modules." in n},
+            )
+        with replacing(target) as beside:
+            beside.mkdir()
+            folder.save_folder(dataclasses.replace(self.parts, scheduler=self.scheduler), beside, motion)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | Mapping[int, str] | Sequence[str | Mapping[int, str]],
+        *,
+        negative_prompt: str | Sequence[str] | None = None,
+        num_frames: int = 16,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int = 25,
+        guidance_scale: guidance.Scale = 7.5,
+        guidance_rescale: float = 0.0,
+        guidance_batched: bool = True,
+        sampler: str = "ddim",
+        eta: float = 0.0,
+        karras: bool = False,
+        seed: int | Sequence[int] | None = None,
+        generator: torch.Generator | None = None,
+        latents: Tensor | None = None,
+        motion_scale: float | Dial = 1.0,
+        conditions: Sequence[Pair] = (),
+        control: Control | None = None,
+        windows: Windows | None = None,
+        output_type: Output = "pil",
+        callback_on_step_end: Callable[[Pipeline, int, float, Tensor], Tensor | None] | None = None,
+        progress: bool = True,
+    ) -> Result:
+        """Make a clip (or, with `num_frames=1`, a picture) for each prompt.
+
+        prompt             text, `{frame: text}` for a prompt that travels, or a list of either
+        height, width      pixels, multiples of the VAE's factor (8); the model's own size by default
+        guidance_scale     a number, a function of the time, or a list by frame; 1 is no guidance
+        guidance_batched   both branches in one call, or one after the other in half the memory
+        seed               frame-addressed noise: frame i is the same in a clip of 8 or 800 frames; a list gives one per prompt
+        generator          diffusers' draw instead; `latents` (`b f c h w`, unit variance) wins over both
+        motion_scale       strength of the motion modules, a number or a `Dial`
+        conditions         pairs (given, null) of `Conditioning`, merged with the text
+        windows            how clips longer than the module's table are cut; chosen by itself where they are
+        callback_on_step_end  `(pipe, step, t, latents) -> latents or None`, after each step
+
+        Raises InputError for impossible values, before anything is computed.
+        """
+        size = self._check(num_frames, num_inference_steps, height, width, sampler)
+        prompts = [prompt] if isinstance(prompt, (str, Mapping)) else list(prompt)
+        frames = tuple(range(num_frames))
+        method = self._sampler(sampler, eta, karras)
+        times = method.times(self.denoiser.path, num_inference_steps)
+        denoiser = self.denoiser.replace(path=times.path)
+        given, null = self.condition(prompts, negative_prompt, frames, size, motion_scale, conditions)
+        denoise = self._guided(
+            denoiser, given, null, guidance_scale, guidance_rescale, guidance_batched, control, times.t
+        )
+        plan = self._plan(windows, frames)
+        if plan is not None:
+            denoise = windowed(denoise, plan)
+        x, noise = self._start(latents, generator, seed, len(prompts), frames, size)
+        with _bar(len(times), progress) as tick:
+            after = _after(self, times, callback_on_step_end, tick)
+            x = method(denoise, x * times.scale, times, noise=noise, after=after, **({"eta": eta} if eta else {}))
+        pieces = () if plan is None else tuple(window.frames for window in plan.cut(frames))
+        used = int(seed) if isinstance(seed, int) else None
+        return Result(self._output(x, output_type), used, tuple(times.t.tolist()), pieces)
+
+    def condition(
+        self,
+        prompts: Sequence[str | Mapping[int, str]],
+        negative: str | Sequence[str] | None,
+        frames: Sequence[int],
+        size: tuple[int, int],
+        motion_scale: float | Dial = 1.0,
+        conditions: Sequence[Pair] = (),
+    ) -> Pair:
+        """The pair (given, null) of a call: text, SDXL's sizes (`size` in pixels), the motion dial, and `conditions`."""
+        given, null = self.parts.text(list(prompts), negative, frames)
+        if self.parts.unet.config.size_width is not None:
+            sizes = size_condition(len(prompts), size)
+            given, null = given & sizes[0], null & sizes[1]
+        for more_given, more_null in conditions:
+            given, null = given & more_given, null & more_null
+        if self.motion is not None:
+            # A picture is not a clip of one frame to a module that was trained on clips: it is skipped there.
+            dial = (
+                Dial(0.0)
+                if len(frames) == 1
+                else motion_scale
+                if isinstance(motion_scale, Dial)
+                else Dial(motion_scale)
+            )
+            given, null = (side.replace(dials={**side.dials, "motion": dial}) for side in (given, null))
+        return given, null
+
+    def encode(self, clip: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Pixels `b f 3 H W` in [0, 1] -> latents `b f c h w`."""
+        return autoencoder.encode(self.parts.vae, clip.to(self.device) * 2 - 1, generator)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents `b f c h w` -> pixels `b f 3 H W` in [0, 1], float32, on the processor."""
+        return autoencoder.decode(self.parts.vae, latents).div_(2).add_(0.5).clamp_(0, 1)
+
+    def _check(self, frames: int, steps: int, height: int | None, width: int | None, sampler: str) -> tuple[int, int]:
+        if frames < 1:
+            raise InputError(f"{frames} frames: a clip needs at least 1")
+        if steps < 1:
+            raise InputError(f"{steps} steps: sampling needs at least 1")
+        if sampler not in SAMPLERS:
+            raise InputError(f"the sampler {sampler!r} is not known; choose one of {', '.join(SAMPLERS)}")
+        factor = autoencoder.factor(self.parts.vae)
+        size = (height or self.default_size[0], width or self.default_size[1])
+        for name, value in zip(("height", "width"), size, strict=True):
+            if value < factor or value % factor:
+                near = max(round(value / factor) * factor, factor)
+                raise InputError(f"{name} {value} is not a multiple of {factor}; the nearest is {near}")
+        return size
+
+    def _sampler(self, name: str, eta: float, karras: bool) -> Sampler:
+        """The sampler with this model's schedule."""
+        if eta and name != "ddim":
+            raise InputError(f"eta belongs to ddim; {name} has none")
+        if karras and "use_karras_sigmas" not in SAMPLERS[name].reads:
+            fitting = ", ".join(n for n, s in SAMPLERS.items() if "use_karras_sigmas" in s.reads)
+            raise InputError(f"{name} has no Karras spacing; choose one of {fitting}")
+        return SAMPLERS[name].from_config({**self.scheduler, **({"use_karras_sigmas": True} if karras else {})})
+
+    def _guided(
+        self,
+        denoiser: Denoiser,
+        given: Conditioning,
+        null: Conditioning,
+        scale: guidance.Scale,
+        rescale: float,
+        batched: bool,
+        control: Control | None,
+        times: Tensor,
+    ) -> Denoise:
+        if scale == 1:
+            return denoiser.given(given.named("cond"), control, times)
+        if batched:
+            return guidance.cfg(denoiser.given(stack(uncond=null, cond=given), control, times), scale, rescale=rescale)
+        if control is not None:
+            raise InputError(
+                "a control may join the branches of guidance, which are not in one call here; use guidance_batched=True"
+            )
+        uncond, cond = (
+            denoiser.given(null.named("uncond"), None, times),
+            denoiser.given(given.named("cond"), None, times),
+        )
+        return guidance.cfg_apart(uncond, cond, scale, rescale=rescale)
+
+    def _plan(self, windows: Windows | None, frames: Sequence[int]) -> Windows | None:
+        """Windows where they are asked for, or where the clip is longer than the motion module's table."""
+        if self.motion is None or len(frames) == 1:
+            return None
+        if windows is None and len(frames) <= self.motion.longest:
+            return None
+        plan = windows or Windows(length=self.motion.trained, overlap=self.motion.trained // 4)
+        if plan.length > self.motion.longest:
+            raise InputError(
+                f"windows of {plan.length} frames are longer than the motion module's {self.motion.longest} positions"
+            )
+        return plan
+
+    def _start(
+        self,
+        latents: Tensor | None,
+        generator: torch.Generator | None,
+        seed: int | Sequence[int] | None,
+        items: int,
+        frames: tuple[int, ...],
+        size: tuple[int, int],
+    ) -> tuple[Tensor, Callable[[tuple[float, int] | None], Tensor]]:
+        """The first noise `b f c h w`, and fresh noise for stochastic samplers from the same source."""
+        factor = autoencoder.factor(self.parts.vae)
+        shape = (self.parts.unet.config.in_channels, size[0] // factor, size[1] // factor)
+        if generator is not None:
+
+            def fresh(draw: tuple[float, int] | None = None) -> Tensor:
+                return from_generator(generator, items, len(frames), shape).to(self.device)
+        else:
+            address = FrameNoise(
+                tuple(seed) if isinstance(seed, Sequence) else seed if seed is not None else torch.seed() >> 1
+            )
+
+            def fresh(draw: tuple[float, int] | None = None) -> Tensor:
+                return address(items, frames, shape, draw).to(self.device)
+
+        first = latents if latents is not None else fresh()
+        expected = (items, len(frames), *shape)
+        if tuple(first.shape) != expected:
+            raise InputError(
+                f"latents have shape {tuple(first.shape)}; this call needs {expected} (batch, frames, channels, height/{factor}, width/{factor})"
+            )
+        return first.to(self.device, torch.float32), fresh
+
+    def _output(self, latents: Tensor, kind: Output) -> Any:
+        if kind == "latent":
+            return latents
+        pixels = self.decode(latents)
+        if kind == "pt":
+            return pixels
+        arrays = pixels.permute(0, 1, 3, 4, 2).numpy()
+        if kind == "np":
+            return arrays
+        from PIL import Image
+
+        return [[Image.fromarray((frame * 255).round().astype("uint8")) for frame in clip] for clip in arrays]
+
+
+def miniature() -> FilePath:
+    """The folder of the trained miniature of the shapes world. Raises InputError where this installation lacks it."""
+    place = FilePath(__file__).parent / "shapes" / "miniature"
+    if not (place / "model_index.json").is_file():
+        raise InputError(
+            "this installation lacks the miniature model (videogen/shapes/miniature); install the whole package, or give --model"
+        )
+    return place
+
+
+def motion_installer() -> Callable[[Any, FilePath], Motion]:
+    """What installs motion modules: the package above this one that says so in its metadata (entry point group `videogen.motion`).
+
+    The core imports nothing above itself; parts announce themselves the way plug-ins do.
+    """
+    found = list(entry_points(group="videogen.motion"))
+    if not found:
+        raise InputError(
+            "no motion modules are installed beside videogen; install the whole distribution (pip install videogen)"
+        )
+    return found[0].load()  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def _bar(total: int, show: bool) -> Iterator[Callable[[], None]]:
+    if not show:
+        yield lambda: None
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(total=total, unit="step") as bar:
+        yield lambda: bar.update() and None
+
+
+def _after(
+    pipe: Pipeline,
+    times: Times,
+    callback: Callable[[Pipeline, int, float, Tensor], Tensor | None] | None,
+    tick: Callable[[], None],
+) -> Callable[[Tensor, float, Prediction], Tensor]:
+    steps = iter(enumerate(times.t.tolist()))
+
+    def after(x: Tensor, reached: float, pred: Prediction) -> Tensor:
+        step, t = next(steps)
+        tick()
+        changed = callback(pipe, step, t, x) if callback is not None else None
+        return x if changed is None else changed
+
+    return after
