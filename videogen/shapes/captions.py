@@ -16,8 +16,8 @@ from videogen.shapes import world
 from videogen.shapes.world import Scenes
 
 # The first of each is the plain word; parsing knows them all.
-SIZE_WORDS = {"small": ("small", "little"), "large": ("large", "big")}
-MOTION_WORDS = {
+SIZE_WORDS: dict[str, tuple[str, ...]] = {"small": ("small", "little"), "large": ("large", "big")}
+MOTION_WORDS: dict[str, tuple[str, ...]] = {
     "standing still": ("standing still", "not moving"),
     "moving left": ("moving left", "moving to the left"),
     "moving right": ("moving right", "moving to the right"),
@@ -27,15 +27,15 @@ MOTION_WORDS = {
     "shrinking": ("shrinking", "getting smaller"),
     "rotating": ("rotating", "turning around"),
 }
-RELATION_WORDS = {
+RELATION_WORDS: dict[str, tuple[str, ...]] = {
     "left of": ("left of", "to the left of"),
     "right of": ("right of", "to the right of"),
     "above": ("above", "over"),
     "below": ("below", "under"),
 }
-CAMERA_WORDS = {name: (f"the camera {name}",) for name in world.CAMERAS[1:]}
+CAMERA_WORDS: dict[str, tuple[str, ...]] = {name: (f"the camera {name}",) for name in world.CAMERAS[1:]}
 
-# Phrasings of one object and of two: {one}, {two} become noun phrases, {move} and {moves} motions, {relation}, {ground} the rest.
+# Phrasings of one object and of two: {one} and {two} become noun phrases, {move} and {moves} motions.
 # The number is how often a phrasing is taken.
 _ONE: dict[str, int] = {
     "{bare}": 1,
@@ -93,7 +93,7 @@ def plain(scenes: Scenes) -> list[str]:
 
 
 def described(scenes: Scenes) -> list[dict[str, str | int]]:
-    """The attributes by name, one dictionary a clip: count, background, style, camera, relation, and shape0, shape1, ..."""
+    """Attributes by name, one dictionary a clip: count, background, style, camera, relation, shape0, shape1, ..."""
     columns: dict[str, list[str | int]] = {"count": scenes.count.tolist()}
     for name, names in (
         ("background", tuple(world.BACKGROUNDS)),
@@ -116,8 +116,8 @@ def described(scenes: Scenes) -> list[dict[str, str | int]]:
 def vocabulary() -> list[str]:
     """Every word and sign that a caption can contain, sorted."""
     texts = [*_ONE, *_TWO, *world.SHAPES, *world.COLOURS, *world.BACKGROUNDS, *world.STYLES, "an"]
-    for words in (SIZE_WORDS, MOTION_WORDS, RELATION_WORDS, CAMERA_WORDS):
-        texts += [phrase for phrases in words.values() for phrase in phrases]
+    for table in (SIZE_WORDS, MOTION_WORDS, RELATION_WORDS, CAMERA_WORDS):
+        texts += [phrase for phrases in table.values() for phrase in phrases]
     words = " ".join(texts).replace(",", " , ").split()
     return sorted({word for word in words if not word.startswith("{")})
 

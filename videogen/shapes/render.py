@@ -43,7 +43,7 @@ def render(
     """
     device = scenes.centre.device
     chosen = torch.arange(frames) if only is None else torch.as_tensor(only)
-    if size < 1 or chosen.numel() and not (0 <= int(chosen.min()) and int(chosen.max()) < frames):
+    if size < 1 or bool(((chosen < 0) | (chosen >= frames)).any()):
         raise InputError(f"cannot draw the frames asked for: the clip has frames 0 to {frames - 1}, of {size} pixels")
     times = moments(frames, device)[chosen.to(device)].expand(len(scenes), -1)
     pictures = torch.empty(len(scenes), times.shape[1], 3, size, size, device=device)
@@ -90,7 +90,7 @@ def local_axes(pose: Poses, size: int) -> tuple[Tensor, Tensor]:
 
 
 def outline_distance(shapes: Tensor, pose: Poses, size: int) -> Tensor:
-    """Signed distance `n H W` in units of the 128 x 128 frame for n pictures of one object each; shapes `n` of indices."""
+    """Signed distance `n H W` in units of the 128 x 128 frame for n pictures of one object each; shapes `n`."""
     x, y = local_axes(pose, size)
     distance = torch.empty(len(shapes), size, size, device=shapes.device)
     for index, name in enumerate(world.SHAPES):
@@ -180,7 +180,7 @@ def _styled(colour: Tensor, style: Tensor, distance: Tensor, pose: Poses) -> Ten
         x = (grid - pose.centre[rows, :1]) / pose.radius[rows, None]
         y = (grid - pose.centre[rows, 1:]) / pose.radius[rows, None]
         away = rearrange(x, "n w -> n 1 w") + rearrange(y, "n h -> n h 1")
-        away = (away * (world.SHADE / 2**0.5)).clamp_(-world.SHADE, world.SHADE)[:, None]
-        lit = torch.lerp(colour[rows], torch.ones_like(colour[rows]), (-away).clamp(min=0))
-        colour[rows] = lit * (1 - away.clamp_(min=0))
+        away = (away / 2**0.5).clamp_(-1, 1)[:, None]
+        lit = torch.lerp(colour[rows], torch.ones_like(colour[rows]), (-away).clamp(min=0) * world.LIGHT)
+        colour[rows] = lit * (1 - away.clamp_(min=0) * world.SHADE)
     return colour

@@ -1,7 +1,7 @@
 """Random scenes: attributes first, then places that keep the world's promises.
 
 Objects stay wholly inside the frame for the whole clip; two objects never touch, differ in colour, and the relation
-between them holds in every frame. All numbers are drawn on the CPU, so that a seed gives the same scenes on every device.
+between them holds in every frame. All numbers are drawn on the CPU: a seed gives the same scenes on every device.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from videogen.shapes import world
 from videogen.shapes.geometry import moments, poses
 from videogen.shapes.world import Scenes
 
-_TRIES = 16  # places drawn at once for every clip that still has none
-_ROUNDS = 400
-_PATIENCE = 40  # rounds after which a clip's relation is drawn anew too
+_TRIES = 4096  # places drawn at once, shared by the clips that still have none
+_ROUNDS = 200
+_GROUP = 1024  # clips placed together
+_PATIENCE = 20  # rounds after which a clip's relation is drawn anew too
 
 
 def sample(
@@ -33,14 +34,14 @@ def sample(
     motions: Sequence[str] | None = None,
     camera: bool = False,  # True: the camera moves in every clip
 ) -> Scenes:
-    """Draw `count` clips. Which split a clip belongs to is decided by (colour, shape, motion) of its objects: `world.held_out`.
+    """Draw `count` clips. Colour, shape and motion of its objects decide on a clip's split: `world.held_out`.
 
     "train" and "test" have the same attributes and differ by their seeds only: use another generator for each.
 
     Raises:
         InputError: for a name that the world does not have, or where no clip can be as asked.
     """
-    _check(split, objects, styles, motions)
+    _check(count, split, objects, styles, motions)
     styles = list(styles or ("flat", "flat", "outlined", "shaded"))
     fields = _attributes(count, split, list(motions or world.MOTIONS), generator)
     grounds = [name for name in world.BACKGROUNDS if plain is None or (name in world.PLAIN_BACKGROUNDS) == plain]
@@ -53,12 +54,18 @@ def sample(
         "camera": _pick(world.CAMERAS[1:] if camera else world.CAMERAS[:1], world.CAMERAS, (count,), generator),
     }
     fields |= _paint(fields, generator)
-    return _placed(fields, generator)
+    starts = range(0, count, _GROUP)
+    parts = [{name: field[at : at + _GROUP] for name, field in fields.items()} for at in starts]
+    return world.concatenate([_placed(part, generator) for part in parts])
 
 
-def _check(split: str, objects: int | None, styles: Sequence[str] | None, motions: Sequence[str] | None) -> None:
+def _check(
+    count: int, split: str, objects: int | None, styles: Sequence[str] | None, motions: Sequence[str] | None
+) -> None:
     if split not in world.SPLITS:
         raise InputError(f"there is no split {split!r}; take one of {', '.join(world.SPLITS)}")
+    if count < 1:
+        raise InputError(f"cannot draw {count} clips; ask for one or more")
     if objects not in (None, 1, 2):
         raise InputError(f"a clip has 1 or 2 objects, not {objects}")
     for names, known in ((styles, world.STYLES), (motions, world.MOTIONS)):
@@ -79,7 +86,7 @@ def _count(count: int, objects: int | None, generator: Generator) -> Tensor:
 
 
 def _attributes(count: int, split: str, motions: Sequence[str], generator: Generator) -> dict[str, Tensor]:
-    """Shape, colour and motion `b 2`: a circle never rotates, colours differ, and the split's rule holds for both columns."""
+    """Shape, colour, motion `b 2`: a circle never rotates, colours differ, and the split's rule holds for both."""
     circle, rotating = world.SHAPES.index("circle"), world.MOTIONS.index("rotating")
     found = torch.zeros(0, 2, 3, dtype=torch.long)
     for _ in range(_ROUNDS):
@@ -128,11 +135,14 @@ def _placed(fields: dict[str, Tensor], generator: Generator) -> Scenes:
     for round_ in range(_ROUNDS):
         if round_ >= _PATIENCE:
             fields["relation"][left] = torch.randint(len(world.RELATIONS), (len(left),), generator=generator)
-        repeated = left.repeat_interleave(_TRIES)
-        drawn = _extents({name: field[repeated] for name, field in fields.items()}, 1 + round_ / 2, generator)
-        good = _promises(drawn).view(-1, _TRIES)
+        tries = _TRIES // len(left)
+        repeated = left.repeat_interleave(tries)
+        drawn = _extents(
+            {name: field[repeated] for name, field in fields.items()}, 1 + max(0, round_ - 2) / 2, generator
+        )
+        good = _promises(drawn).view(-1, tries)
         placed, first = good.any(1), good.int().argmax(1)
-        chosen = (torch.arange(len(left)) * _TRIES + first)[placed]
+        chosen = (torch.arange(len(left)) * tries + first)[placed]
         for name in ("centre", "radius", "angle", "travel", "growth", "turn", "pan", "zoom"):
             field = getattr(drawn, name)
             numbers.setdefault(name, torch.zeros(count, *field.shape[1:]))[left[placed]] = field[chosen]
@@ -145,7 +155,7 @@ def _placed(fields: dict[str, Tensor], generator: Generator) -> Scenes:
 def _extents(fields: dict[str, Tensor], pull: float, generator: Generator) -> Scenes:
     """Radii, ways and turns from the world's ranges, and a centre from which one object alone stays in the frame.
 
-    With `pull` above 1 radii, ways and growth tend to their least: two large objects that move towards each other need it.
+    With `pull` above 1 radii, ways and growth tend to their least, as two large objects that meet need it.
     """
     count, motion = len(fields["count"]), fields["motion"]
 

@@ -1,4 +1,4 @@
-"""What is known of every frame: masks, boxes, depth, sketch, edges, flow and palette, made from the scene when asked for."""
+"""What is known of every frame: masks, boxes, depth, sketch, edges, flow, palette; made from the scene on demand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Rendered:
 
     @property
     def palette(self) -> Tensor:
-        """Colours `b 4 3` in [0, 1]: first object, second object (zeros where there is none), the background's two tones."""
+        """Colours `b 4 3` in [0, 1]: both objects (zeros where there is none), the background's two tones."""
         objects = self.scenes.rgb * _present(self.scenes)[..., None]
         return torch.cat([objects, self.scenes.ground], dim=1)
 
@@ -38,7 +38,7 @@ class Rendered:
 
     @property
     def boxes(self) -> Tensor:
-        """Tight boxes `b f 2 4` as x0, y0, x1, y1 in pixels, of the whole object whether hidden or not; zeros where there is none."""
+        """Tight boxes `b f 2 4` as x0, y0, x1, y1 in pixels, hidden parts too; zeros where there is no object."""
         pose = poses(self.scenes, self.times)
         corners = _corners(self.scenes, pose) * (self.frames.shape[-1] / world.SIZE)
         boxes = torch.cat([corners.amin(-2), corners.amax(-2)], dim=-1)
@@ -59,7 +59,7 @@ class Rendered:
 
     @property
     def edges(self) -> Tensor:
-        """Everything that is an edge in the picture, `b f H W`, 1 or 0: outlines, contours and the background's texture."""
+        """All edges of the picture, `b f H W`, 1 or 0: outlines, contours and the background's texture."""
         from videogen.shapes.render import background_blend, flatten_poses, outline_distance
 
         size, scenes = self.frames.shape[-1], self.scenes

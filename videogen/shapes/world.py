@@ -1,8 +1,8 @@
 """The shapes world: coloured shapes that move on a background, described by a batch of plain tensors.
 
-Lengths are pixels of the 128 x 128 frame (other sizes scale them), x to the right, y downwards, angles in radians clockwise.
-An attribute is stored as its index in the tuple of names below. Everything that a picture depends on is in `Scenes`, the
-jitter of its colours too, so that a scene looks the same whenever and wherever it is drawn.
+Lengths are pixels of the 128 x 128 frame (other sizes scale them), x to the right, y downwards, angles in radians
+clockwise. An attribute is stored as its index in the tuple of names below. Everything that a picture depends on is in
+`Scenes`, the jitter of its colours too, so that a scene looks the same whenever and wherever it is drawn.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (245, 245, 245),
     "cyan": (60, 200, 220),
 }
-# Two tones each; a plain background has the same one twice. The tones of the textured ones stay away from every object's colour.
+# Two tones each, a plain background the same one twice; those of the textured ones stay away from the objects' colours.
 BACKGROUNDS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
     "black": ((12, 12, 14), (12, 12, 14)),
     "gray": ((120, 120, 125), (120, 120, 125)),
@@ -55,7 +55,7 @@ PLAIN_BACKGROUNDS = ("black", "gray", "navy", "brown")
 JITTER = 12  # of 255, for each channel apart
 CONTOUR = (55, 55, 55)  # seen on every background, black too
 CONTOUR_WIDTH, CONTOUR_LIMITS = 0.2, (1.5, 3.0)  # radii, within pixels
-SHADE = 0.45  # how far the lit side goes to white and the far side to black
+LIGHT, SHADE = 0.5, 0.35  # how far the lit side goes to white and the far side to black
 STRIPE_PERIOD, CHECKER_PERIOD = 24.0, 32.0
 STAR_INNER = 0.5  # inner over outer radius
 
@@ -65,7 +65,7 @@ GROWTH = (1.4, 2.0)
 TURN = (60.0, 180.0)  # degrees
 PAN, ZOOM = (12.0, 28.0), (1.2, 1.5)
 MARGIN = 2.0  # between an object and the frame's border
-GAP = 3.0  # between two objects' circumscribed circles
+GAP = 5.0  # between two objects' circumscribed circles
 APART = 14.0  # how far "left of" is left, at least, in every frame
 
 SPLITS = ("train", "test", "held_out", "all")
@@ -76,7 +76,7 @@ CAMERA_AXES = {"pans left": (-1, 0), "pans right": (1, 0), "pans up": (0, -1), "
 
 @dataclass(frozen=True)
 class Scenes:
-    """b clips of one or two objects. Where a clip has one object, the second column holds unused numbers; `relation` too.
+    """b clips of one or two objects. Where a clip has one object, the second column and `relation` mean nothing.
 
     With u = time / duration - 1/2, an object is at centre + direction * travel * u, has radius * growth**u and is
     turned by angle + turn * u.

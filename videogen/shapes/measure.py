@@ -1,0 +1,286 @@
+"""Reads clips of the shapes world from their pixels alone.
+
+The background is the colours around the median; what differs from it falls into connected regions, which are followed
+from frame to frame; an object's outline tells its shape, extent and turn, and bands around the outline its colour and style.
+Thresholds lie in the middle between what the world's constants allow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from videogen.errors import InputError
+from videogen.shapes import looks, outline, regions, world
+from videogen.shapes.tracks import tracks
+
+MEDIUM = 14.5  # pixels of radius between small and large
+MOVED = 12.0  # pixels; the world's least is 24
+GROWN = math.log(1.4) / 2  # of the logarithm of the ratio of radii
+TURNED = math.radians(30)  # the world's least is 60 degrees
+ODD = 0.25  # outlines this far from every shape are unknown
+SAME_AREA = 0.25  # an object that neither grows nor shrinks keeps its area to this share
+BATCH = 8  # clips measured together
+
+
+@dataclass(frozen=True)
+class MeasuredObject:
+    """One object through a clip; None is unknown. Per-frame values hold nan or None where the object is missing."""
+
+    shape: str | None
+    colour: str | None
+    size: str
+    motion: str
+    centres: Tensor  # f 2, pixels of the 128 x 128 frame
+    areas: Tensor  # f, pixels
+    turn: float  # radians over the clip, clockwise
+    shapes: tuple[str | None, ...]
+    colours: tuple[str | None, ...]
+
+    @property
+    def unchanged(self) -> bool:
+        """There in every frame with the same colour and shape, and the same area unless it grows or shrinks."""
+        steady = self.motion in ("growing", "shrinking") or bool(
+            ((self.areas / self.areas.nanmedian() - 1).abs() <= SAME_AREA).all()
+        )
+        return steady and {*self.shapes} == {self.shape} and {*self.colours} == {self.colour} and self.shape is not None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a clip shows; None is unknown."""
+
+    background: str | None
+    style: str | None  # None where there is no object
+    objects: tuple[MeasuredObject, ...]  # the largest first
+    camera_still: bool | None  # None on a plain background, where nothing tells
+
+    def relation(self, first: int, second: int) -> str | None:
+        """Where object `first` is, seen from object `second`, if that holds in every frame."""
+        offset = self.objects[first].centres - self.objects[second].centres
+        found = {_direction(*step) for step in offset[~offset.isnan().any(1)].tolist()}
+        return found.pop() if len(found) == 1 else None
+
+
+def _direction(x: float, y: float) -> str:
+    if abs(x) > abs(y):
+        return "left of" if x < 0 else "right of"
+    return "above" if y < 0 else "below"
+
+
+@torch.no_grad()
+def measure(frames: Tensor) -> list[Measurement]:
+    """Measure b clips.
+
+    Args:
+        frames: `b f 3 H W` in [0, 1], square; other sizes than 128 are resampled.
+
+    Raises:
+        InputError: for another shape of tensor.
+    """
+    if frames.dim() != 5 or frames.shape[2] != 3 or frames.shape[3] != frames.shape[4] or not frames.shape[1]:
+        raise InputError(f"clips to measure are b f 3 H W with H = W, not {tuple(frames.shape)}")
+    found: list[Measurement] = []
+    for clips in frames.float().split(BATCH):
+        if clips.shape[-1] != world.SIZE:
+            small = F.interpolate(clips.flatten(0, 1), (world.SIZE, world.SIZE), mode="bilinear", antialias=True)
+            clips = small.view(*clips.shape[:3], world.SIZE, world.SIZE)
+        found += _measure(clips * 255)
+    return found
+
+
+class _Sight(NamedTuple):
+    """One object in one frame."""
+
+    clip: int
+    track: int
+    frame: int
+    region: int  # of all regions of the batch
+
+
+def _measure(clips: Tensor) -> list[Measurement]:
+    ground = regions.backgrounds(clips)
+    distance = regions.difference(clips, ground)
+    mask, threshold = regions.different(distance)
+    found = regions.regions(mask.flatten(0, 1))
+    still = _camera_still(clips, mask, ground.textured)
+    sights = _sights(found, *clips.shape[:2])
+    if not sights:
+        return [Measurement(name, None, (), steady) for name, steady in zip(ground.names, still, strict=True)]
+    table = torch.tensor(sights, device=clips.device)
+    clip, track, frame, region = table.unbind(1)
+    centre, picture = found.centre[region], clip * clips.shape[1] + frame
+    seen = torch.cat([clips.flatten(0, 1), distance.flatten(0, 1)[:, None]], dim=1)
+    cut, corner = outline.pieces(seen, picture, centre)
+    labels, _ = outline.pieces(found.labels[:, None], picture, centre)
+    others = (labels[:, 0] != 0) & (labels[:, 0] != region[:, None, None] + 1)
+    traced = outline.trace(cut[:, 3].masked_fill(others, 0), centre - corner, threshold[clip])
+    owner = torch.unique(clip * outline.HALF + track, return_inverse=True)[1]
+    objects = _objects(cut[:, :3], traced, corner, owner, frame, clips.shape[1])
+    result = []
+    for index, name in enumerate(ground.names):
+        mine = [objects[int(number)] for number in owner[clip == index].unique()]
+        style = _style(mine)
+        result.append(Measurement(name, style, tuple(item.named(style) for item in mine), still[index]))
+    return result
+
+
+def _sights(found: regions.Regions, clips: int, frames: int) -> list[_Sight]:
+    """Regions followed through each clip."""
+    sights = []
+    numbers = torch.arange(len(found.picture))
+    picture = found.picture.cpu()
+    for clip in range(clips):
+        rows = [numbers[picture == clip * frames + frame] for frame in range(frames)]
+        centres, areas = [found.centre[row].cpu() for row in rows], [found.area[row].cpu() for row in rows]
+        for index, track in enumerate(tracks(centres, areas)):
+            for frame, region in enumerate(track):
+                if region is not None:
+                    sights.append(_Sight(clip, index, frame, int(rows[frame][region])))
+    return sights
+
+
+def _camera_still(clips: Tensor, mask: Tensor, textured: Tensor) -> list[bool | None]:
+    """Whether a textured background stays where it is, from the pixels that no object covers."""
+    change = (clips[:, 1:] - clips[:, :1]).norm(dim=2)
+    free = ~(mask[:, 1:] | mask[:, :1])
+    share = ((change > regions.DIFFERENT) & free).flatten(1).sum(1) / free.flatten(1).sum(1).clamp(min=1)
+    return [bool(s < 0.1) if t else None for s, t in zip(share.tolist(), textured.tolist(), strict=True)]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One object's numbers, before the clip's style is known."""
+
+    seen: Tensor  # f, which frames have it
+    shape: int
+    oddness: float
+    shapes: list[str | None]
+    radius: float
+    centres: Tensor
+    areas: Tensor
+    turn: float
+    rim: float
+    slope: float
+    colour: Tensor  # f 3, nan where it is missing
+    motion: str
+
+    def named(self, style: str | None) -> MeasuredObject:
+        """Colours by name, which takes the style."""
+        outlined = style == "outlined"
+        median = self.colour.nanmedian(dim=0, keepdim=True).values
+        every = torch.cat([median, self.colour.nan_to_num(1e4)])
+        names = looks.colour_names(every, torch.full((len(every),), outlined))
+        return MeasuredObject(
+            shape=world.SHAPES[self.shape] if self.oddness < ODD else None,
+            colour=names[0],
+            size=world.SIZES[self.radius > MEDIUM],
+            motion=self.motion,
+            centres=self.centres,
+            areas=self.areas,
+            turn=self.turn,
+            shapes=tuple(self.shapes),
+            colours=tuple(names[1:]),
+        )
+
+
+def _style(objects: list[_Reading]) -> str | None:
+    """One style for a clip: each object votes with its area."""
+    if not objects:
+        return None
+    weight = torch.tensor([float(item.areas.nanmean()) for item in objects])
+    rim, slope = torch.tensor([[item.rim, item.slope] for item in objects]).T @ (weight / weight.sum())
+    if rim > looks.OUTLINED:
+        return "outlined"
+    return "shaded" if slope < looks.SHADED else "flat"
+
+
+def _objects(
+    pixels: Tensor, traced: outline.Outline, corner: Tensor, owner: Tensor, frame: Tensor, frames: int
+) -> list[_Reading]:
+    """Readings in the order of `owner`, the number of the object to which each of p sights belongs."""
+    magnitudes = traced.harmonics.abs()
+    count = int(owner.max()) + 1
+    rows = [(owner == number).nonzero()[:, 0] for number in range(count)]
+    shape, oddness = outline.shapes(torch.stack([magnitudes[row].median(dim=0).values for row in rows]))
+    single, single_odd = outline.shapes(magnitudes)
+    radius = outline.radii(traced.area, shape[owner])
+    angle = outline.turns(traced.harmonics, shape[owner])
+    looked = looks.look(pixels, traced.centre, shape[owner], radius, angle)
+    result = []
+    for number, row in enumerate(rows):
+        at = frame[row]
+        numbers = torch.full((frames, 6), torch.nan)
+        numbers[at] = torch.cat([(traced.centre + corner)[row], traced.area[row, None], looked.colour[row]], dim=1).cpu()
+        names: list[str | None] = [None] * frames
+        for index, name, odd in zip(at.tolist(), single[row].tolist(), single_odd[row].tolist(), strict=True):
+            names[index] = world.SHAPES[name] if odd < ODD else None
+        turn = _turn(at.cpu(), angle[row].cpu(), outline.CORNERS[int(shape[number])], frames)
+        result.append(
+            _Reading(
+                seen=at,
+                shape=int(shape[number]),
+                oddness=float(oddness[number]),
+                shapes=names,
+                radius=float(radius[row].log().mean().exp()),
+                centres=numbers[:, :2],
+                areas=numbers[:, 2],
+                turn=turn,
+                rim=float(looked.rim[row].median()),
+                slope=float(looked.slope[row].median()),
+                colour=numbers[:, 3:],
+                motion=_motion(numbers[:, :2], numbers[:, 2], turn),
+            )
+        )
+    return result
+
+
+def _turn(at: Tensor, angle: Tensor, corners: int, frames: int) -> float:
+    """Turn over the whole clip from angles known up to the shape's symmetry."""
+    if not corners or len(at) < 2:
+        return 0.0
+    period = 2 * math.pi / corners
+    step = (angle.diff() + period / 2).remainder(period) - period / 2
+    whole = torch.cat([angle[:1], angle[:1] + step.cumsum(0)])
+    return _change(at, whole[:, None], frames)[0]
+
+
+def _change(at: Tensor, values: Tensor, frames: int) -> list[float]:
+    """Change over the whole clip of values `n d` at frames `n`, by a straight line."""
+    time = at.float() - at.float().mean()
+    slope = (time[:, None] * (values - values.mean(0))).sum(0) / (time**2).sum().clamp(min=1e-6)
+    return (slope * (frames - 1)).tolist()
+
+
+def _motion(centres: Tensor, areas: Tensor, turn: float) -> str:
+    """The motion that stands out most, each measured by its threshold."""
+    at = (~areas.isnan()).nonzero()[:, 0]
+    values = torch.cat([centres[at], areas[at, None].clamp(min=1).log() / 2], dim=1)
+    x, y, growth = _change(at, values, len(areas))
+    strength = {
+        "standing still": 1.0,
+        "moving left": -x / MOVED,
+        "moving right": x / MOVED,
+        "moving up": -y / MOVED,
+        "moving down": y / MOVED,
+        "growing": growth / GROWN,
+        "shrinking": -growth / GROWN,
+        "rotating": abs(turn) / TURNED,
+    }
+    return max(strength, key=strength.__getitem__)
+
+
+def without_frames(measurement: Measurement) -> dict[str, object]:
+    """The attributes of a measurement as plain values, for tables and files."""
+    rows = [
+        {name: getattr(item, name) for name in ("shape", "colour", "size", "motion", "unchanged")}
+        for item in measurement.objects
+    ]
+    whole = {field.name: getattr(measurement, field.name) for field in dataclasses.fields(measurement)}
+    return whole | {"objects": rows}
