@@ -1,0 +1,8 @@
+"""`videogen inspect`, for `python scripts/inspect_file.py ...` and `accelerate launch scripts/inspect.py ...`."""
+
+import sys
+
+from videogen.cli.app import main
+
+if __name__ == "__main__":
+    sys.exit(main(["inspect", *sys.argv[1:]]))

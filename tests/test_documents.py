@@ -1,0 +1,70 @@
+"""What the documents point at is there, and the table of systems is whole."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from videogen.cli.app import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_link_and_picture_is_there(document: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8"))
+    local = [target.split("#")[0] for target in targets if not re.match(r"[a-z]+:|#", target)]
+    missing = [target for target in local if not (document.parent / target).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_test_that_is_named_is_there(document: Path) -> None:
+    named = re.findall(r"`((?:tests|benchmarks|configs|scripts)/[\w/.]+)", document.read_text(encoding="utf-8"))
+    missing = [path for path in named if not (ROOT / path).exists()]
+    assert not missing
+
+
+def test_the_table_of_systems_has_44_rows_with_a_status_each() -> None:
+    text = (ROOT / "docs" / "systems.md").read_text(encoding="utf-8")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if re.match(r"\| \d+ \|", line)
+    ]
+    assert [int(row[0]) for row in rows] == list(range(1, 45))
+    for row in rows:
+        status, evidence = row[3], row[4]
+        assert re.match(r"(works|begun|not started)\b", status), row
+        assert evidence or not status.startswith("works"), f"{row[1]} works, and nothing shows it"
+
+
+def test_the_readme_names_the_two_commands() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "make demo" in text
+    assert "make test" in text
+
+
+def launchers() -> dict[str, Path]:
+    """The command that each launcher in `scripts/` runs, and its file."""
+    found = {}
+    for path in sorted((ROOT / "scripts").glob("*.py")):
+        if match := re.search(r'main\(\["(\w+)", \*sys.argv\[1:\]\]\)', path.read_text(encoding="utf-8")):
+            found[match[1]] = path
+    return found
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_has_a_launcher(name: str) -> None:
+    done = subprocess.run([sys.executable, str(launchers()[name]), "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"Usage: videogen {name}" in done.stdout
+
+
+def test_no_script_is_named_as_a_module_of_python() -> None:
+    """Python puts a script's folder before everything else, so `inspect.py` there would break torch's imports."""
+    names = {path.stem for path in (ROOT / "scripts").glob("*.py")}
+    assert not names & set(sys.stdlib_module_names)
