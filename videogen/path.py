@@ -111,6 +111,8 @@ class VariancePreserving(Path):
         between = torch.lerp(low, high, w)
         if self.interpolation == "log":
             between = torch.where(low > 0, torch.exp(torch.lerp(low.log(), high.log(), w)), between)
+        # On the way to zero terminal noise it is alpha/sigma that falls linearly.
+        between = torch.where(high.isinf(), low / (1 - w), between)
         return torch.where(w == 0, low, between)
 
     def ratios(self) -> Tensor:
