@@ -1,0 +1,147 @@
+"""The recipe of motion modules (Guo et al. 2023, section 4.2): temporal layers on a frozen image UNet, from clips.
+
+Facts and settings that differ from the authors' are in docs/training_miniature.md. `cross` is a fallback of the miniature: the image layers' cross-
+attention to text trains along, at a fraction of the rate, and then ships as the image UNet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from motion_modules.animatediff import MotionConfig, add_motion, motion_parameters, motion_state
+from videogen.models.folder import load_unet, write_part
+from videogen.shapes.captions import plain
+from videogen.shapes.world import DIRECTIONS, FRAMES, MOTIONS, Scenes
+from videogen.training import Offer
+from videogen.training.config import Strict
+from videogen.training.image import Batch, Setting, draw_batch, write_unet
+from videogen.training.latents import Latents, Order
+from videogen.training.recipe import JUDGE_SEED, Draw, Thunk
+
+
+class Settings(Strict):
+    """The model that is animated, the modules, the clips."""
+
+    model: Path = Path("videogen/shapes/miniature")
+    store: Path = Path("runs/latents")
+    start: Path | None = None  # a motion_adapter folder to go on from
+    heads: int = 4
+    positions: int = 32
+    clips: int = 4000
+    stride: int = 1  # 2: every second frame, 8 of 16
+    batch_size: int = 4
+    object_weight: float = 3.0
+    drop: float = 0.1
+    cross: bool = False  # train the image layers' cross-attention too
+    judged: int = 64
+
+
+class Motion:
+    """Trains the motion modules (group `motion`) and, with `cross`, attention to text (group `cross`)."""
+
+    root: nn.Module
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def prepare(self, device: torch.device) -> Mapping[str, Sequence[nn.Parameter]]:
+        """The miniature's image UNet with motion modules installed as the identity, or as `start` has them."""
+        s = self.settings
+        unet = load_unet(s.model / "unet", torch.float32)
+        config = MotionConfig(
+            channels=unet.config.channels, layers=unet.config.layers, heads=s.heads, positions=s.positions, groups=unet.config.groups
+        )
+        self.config = config
+        self.root = add_motion(unet, config).to(device, memory_format=torch.channels_last)
+        if s.start:
+            _load_motion(self.root, s.start)
+        self.setting = Setting(s.model, device)
+        frames = tuple(range(FRAMES))
+        self.data = strided(self.setting.latents(Order(s.clips, seed=1, frames=frames), s.store), s.stride)
+        self.held_out = strided(self.setting.latents(Order(s.judged, JUDGE_SEED, frames), s.store), s.stride)
+        groups = {"motion": list(motion_parameters(self.root).values())}
+        if s.cross:
+            groups["cross"] = list(cross_attention(self.root).values())
+        return groups
+
+    def batches(self, draws: Iterator[Draw]) -> Iterator[Batch]:
+        """Clips with full captions."""
+        for draw in draws:
+            yield draw_batch(draw, self.data, self.settings, self.setting.device)
+
+    def losses(self, batch: Batch) -> Iterator[tuple[str, Thunk]]:
+        """The weighted mean square of v's error, on clips."""
+        yield "motion+cross" if self.settings.cross else "motion", lambda: {"loss": self.setting.error(self.root, batch)}
+
+    def judge(self) -> dict[str, float]:
+        """`error`, held out, at t = 900; and `hears`: how much larger it gets, as a share, when the captions tell the opposite direction."""
+        scenes, latents = moving(self.held_out)
+        told = self._error(scenes, latents)
+        opposite = self._error(turned(scenes), latents)
+        return {"error": told, "hears": opposite / told - 1}
+
+    def _error(self, scenes: Scenes, latents: Latents) -> float:
+        generator, total = Draw(JUDGE_SEED, 900).generator("clips"), 0.0
+        count = len(latents.latents)
+        for start in range(0, count, 4):
+            part = slice(start, start + 4)
+            x0 = latents.latents[part].float().to(self.setting.device)
+            noise = torch.randn(x0.shape, generator=generator).to(x0.device)
+            weights = (latents.objects[part].float() / 255)[:, :, None].to(x0.device)
+            batch = Batch(x0, weights, plain(scenes[part]), torch.full((len(x0),), 900), noise)
+            total += float(self.setting.error(self.root, batch)) * len(x0)
+        return total / count
+
+    def export(self, folder: Path) -> None:
+        """`motion_adapter/` in float16; with `cross`, `unet/` too."""
+        state = {name: value.half() for name, value in motion_state(self.root).items()}
+        write_part(folder / "motion_adapter", self.config.to_diffusers(), state)
+        if self.settings.cross:
+            write_unet(self.root, folder / "unet")
+
+
+def offer() -> Offer:
+    """The recipe `motion`, as `videogen train` finds it (entry point group `videogen.recipes`)."""
+    return Offer(Settings, Motion)
+
+
+def cross_attention(unet: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of the image layers' attention to text, by name."""
+    return {name: p for name, p in unet.named_parameters() if ".attentions." in name and ".attn2." in name}
+
+
+def strided(data: Latents, stride: int) -> Latents:
+    """Every `stride`-th frame of each clip."""
+    return Latents(data.scenes, data.latents[:, ::stride], data.objects[:, ::stride])
+
+
+def moving(held_out: Latents) -> tuple[Scenes, Latents]:
+    """The clips of one object that moves in a direction."""
+    directions = torch.tensor([MOTIONS.index(name) for name in DIRECTIONS])
+    scenes = held_out.scenes
+    chosen = ((scenes.count == 1) & torch.isin(scenes.motion[:, 0], directions)).nonzero()[:, 0]
+    return scenes[chosen], Latents(scenes[chosen], held_out.latents[chosen], held_out.objects[chosen])
+
+
+def turned(scenes: Scenes) -> Scenes:
+    """The same scenes with every direction's name replaced by its opposite; only captions should be made of them."""
+    opposite = list(range(len(MOTIONS)))
+    for name, (x, y) in DIRECTIONS.items():
+        opposite[MOTIONS.index(name)] = next(MOTIONS.index(other) for other, way in DIRECTIONS.items() if way == (-x, -y))
+    return scenes.change(motion=torch.tensor(opposite)[scenes.motion])
+
+
+def _load_motion(unet: nn.Module, folder: Path) -> None:
+    from safetensors.torch import load_file
+
+    state: dict[str, Tensor] = load_file(folder / "diffusion_pytorch_model.safetensors")
+    wanted = motion_state(unet)
+    if state.keys() != wanted.keys():
+        from videogen.errors import InputError
+
+        raise InputError(f"{folder} does not hold motion modules of this model's shape")
+    unet.load_state_dict({name: value.float() for name, value in state.items()}, strict=False)

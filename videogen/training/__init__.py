@@ -1,0 +1,76 @@
+"""Training: one loop, recipes, configurations, checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from videogen.errors import InputError
+from videogen.training.config import RunConfig, Strict, load, validate
+from videogen.training.recipe import Draw, Recipe
+
+__all__ = ["Draw", "Offer", "Recipe", "recipes", "train"]
+
+
+class Offer(NamedTuple):
+    """A recipe by name: its settings' class, and what builds it from them."""
+
+    settings: type[Strict]
+    build: Callable[[Any], Recipe]
+
+
+def _autoencoder() -> Offer:
+    from videogen.training.autoencoder import Autoencoder, Settings
+
+    return Offer(Settings, Autoencoder)
+
+
+def _text_image() -> Offer:
+    from videogen.training.text_image import Settings, TextImage
+
+    return Offer(Settings, TextImage)
+
+
+def _image() -> Offer:
+    from videogen.training.image import Image, Settings
+
+    return Offer(Settings, Image)
+
+
+def recipes() -> Mapping[str, Callable[[], Offer]]:
+    """Every recipe by name: the core's, and those that packages above it announce (entry points `videogen.recipes`)."""
+    known: dict[str, Callable[[], Offer]] = {"autoencoder": _autoencoder, "text_image": _text_image, "image": _image}
+    return known | {entry.name: _announced(entry) for entry in entry_points(group="videogen.recipes")}
+
+
+def _announced(entry: Any) -> Callable[[], Offer]:
+    return lambda: entry.load()()
+
+
+def train(
+    config: str | Path,
+    overrides: Sequence[str] = (),
+    resume: str | None = None,
+    *,
+    offers: Mapping[str, Callable[[], Offer]] | None = None,
+) -> Path:
+    """Run the training that the YAML file `config` describes; return the last checkpoint's folder.
+
+    overrides  `a.b=value`, put into the file's values
+    resume     "latest", or a checkpoint folder
+    offers     recipes by name, where not the installed ones
+
+    Raises InputError for a wrong key or value, and where there is nothing, or something else, to resume.
+    """
+    from videogen.training.loop import Loop
+
+    offers = recipes() if offers is None else offers
+    values = load(config, overrides)
+    name = values.get("recipe")
+    if name not in offers:
+        raise InputError(f"configuration: recipe is {name!r}; known are {', '.join(offers)}")
+    offer = offers[name]()
+    run = validate(RunConfig[offer.settings], values)  # type: ignore[name-defined]
+    return Loop(run, offer.build(run.settings)).run(resume)

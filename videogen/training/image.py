@@ -1,0 +1,194 @@
+"""The recipe of image UNets (and, with more frames, of what grows on them): v-prediction with zero terminal noise on cached latents.
+
+Lin et al. 2023 (arXiv 2305.08891) for the noise, Salimans and Ho 2022 (arXiv 2202.00512) for v = alpha eps - sigma x0. The text side is frozen. Cells
+with an object weigh more than the others: they are few, and presence, colour and shape are decided there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from videogen.conditioning import Conditioning
+from videogen.denoiser import Denoiser
+from videogen.models.text import TextSide, load_text_side
+from videogen.models.unet import UNet, UNetConfig
+from videogen.path import Path as NoisePath
+from videogen.shapes.captions import image_captions
+from videogen.training.config import Strict
+from videogen.training.latents import Latents, Order, open_latents
+from videogen.training.recipe import JUDGE_SEED, Draw, Thunk
+
+# DDIM with the spacing that zero terminal noise needs; no clipping, so that samplers agree.
+SCHEDULER = {
+    "_class_name": "DDIMScheduler", "_diffusers_version": "0.42.1", "num_train_timesteps": 1000, "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085, "beta_end": 0.012, "rescale_betas_zero_snr": True, "prediction_type": "v_prediction",
+    "timestep_spacing": "trailing", "clip_sample": False, "set_alpha_to_one": True, "steps_offset": 0,
+}  # fmt: skip
+
+PARTS = {
+    "vae": ["diffusers", "AutoencoderKL"], "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"], "motion_adapter": ["diffusers", "MotionAdapter"], "scheduler": ["diffusers", "DDIMScheduler"],
+    "feature_extractor": ["transformers", "CLIPImageProcessor"], "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+}  # fmt: skip
+
+
+class Settings(Strict):
+    """The net, the parts it stands on, the data."""
+
+    model: Path = Path("videogen/shapes/miniature")  # holds vae/, tokenizer/ and text_encoder/
+    store: Path = Path("runs/latents")
+    channels: tuple[int, ...] = (64, 128, 160)
+    depths: tuple[int, ...] = (1, 1, 0)
+    groups: int = 16
+    heads: int = 4
+    stills: int = 50_000
+    batch_size: int = 32
+    object_weight: float = 3.0  # an object's cell counts this much more than another
+    drop: float = 0.1  # share of captions left empty, for guidance
+    judged: int = 128
+
+
+class Batch(NamedTuple):
+    """Latents `b f c h w`, how much each cell weighs `b f 1 h w`, captions, times `b`, noise like the latents."""
+
+    latents: Tensor
+    weights: Tensor
+    captions: list[str]
+    times: Tensor
+    noise: Tensor
+
+
+class Image:
+    """Trains the whole UNet on stills; exports `unet/`, `scheduler/` and `model_index.json`."""
+
+    root: nn.Module
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def prepare(self, device: torch.device) -> Mapping[str, Sequence[nn.Parameter]]:
+        """A fresh UNet; all of it trains."""
+        s = self.settings
+        levels = len(s.channels)
+        config = UNetConfig(
+            channels=s.channels, depths=s.depths, heads=(s.heads,) * levels, context=128, layers=1, groups=s.groups, sample_size=16
+        )
+        self.root = UNet(config).to(device, memory_format=torch.channels_last)
+        self.setting = Setting(s.model, device)
+        self.data = self.setting.latents(Order(s.stills), s.store)
+        self.held_out = self.setting.latents(Order(s.judged, JUDGE_SEED), s.store)
+        return {"unet": list(self.root.parameters())}
+
+    def batches(self, draws: Iterator[Draw]) -> Iterator[Batch]:
+        """Stills with image captions."""
+        for draw in draws:
+            yield draw_batch(draw, self.data, self.settings, self.setting.device)
+
+    def losses(self, batch: Batch) -> Iterator[tuple[str, Thunk]]:
+        """The weighted mean square of v's error."""
+        yield "unet", lambda: {"loss": self.setting.error(self.root, batch)}
+
+    def judge(self) -> dict[str, float]:
+        """The held-out error of x0 on object cells at two high noises."""
+        return {f"x0_error_{t}": self.setting.x0_error(self.root, self.held_out, t) for t in (800, 950)}
+
+    def export(self, folder: Path) -> None:
+        """`unet/` in float16 with diffusers' config, `scheduler/`, and the index of all parts of the miniature."""
+        write_unet(self.root, folder / "unet")
+        (folder / "scheduler").mkdir()
+        (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER, indent=2))
+        index = {"_class_name": "AnimateDiffPipeline", "_diffusers_version": "0.42.1"} | PARTS
+        (folder / "model_index.json").write_text(json.dumps(index, indent=2))
+
+
+class Setting:
+    """The frozen surroundings of a UNet in training: text side, VAE's latents, noise path."""
+
+    def __init__(self, model: Path, device: torch.device) -> None:
+        self.model, self.device = model, device
+        self.text: TextSide = load_text_side(model).to(device).requires_grad_(False)
+        self.path = NoisePath.from_config(SCHEDULER)
+
+    def latents(self, order: Order, store: Path) -> Latents:
+        """The latents of `order`, which all processes have encoded together."""
+        from accelerate import PartialState
+
+        state = PartialState()
+        open_latents(order, self.model / "vae", store, self.device, state.process_index, state.num_processes)
+        state.wait_for_everyone()
+        return open_latents(order, self.model / "vae", store, self.device)
+
+    def condition(self, captions: Sequence[str]) -> Conditioning:
+        """The captions, encoded in float32 as they will be when clips are made."""
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            words = self.text.tokenize(captions)
+            encoded = self.text.encode(self.text.embed(words), words)
+        return Conditioning(tokens=encoded.tokens)
+
+    def error(self, net: nn.Module, batch: Batch) -> Tensor:
+        """The mean over cells of weight * (v - v_true)^2, divided by the mean weight."""
+        pred, v = self._asked(net, batch)
+        squares = (pred - v).square()
+        return (squares * batch.weights).sum() / (batch.weights.expand_as(squares).sum())
+
+    def _asked(self, net: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        alpha, sigma = (
+            rearrange(value.to(self.device, torch.float32), "b -> b 1 1 1 1")
+            for value in (self.path.alpha(batch.times), self.path.sigma(batch.times))
+        )
+        x = alpha * batch.latents + sigma * batch.noise
+        v = alpha * batch.noise - sigma * batch.latents
+        denoise = Denoiser(net, self.path, "v").given(self.condition(batch.captions))
+        return denoise(x, batch.times).v.float(), v
+
+    @torch.no_grad()
+    def x0_error(self, net: nn.Module, held_out: Latents, t: int) -> float:
+        """Mean square error of x0 on object cells of held-out latents, told everything: a finer judge than samples."""
+        generator = Draw(JUDGE_SEED, t).generator("x0")
+        total, count = 0.0, 0.0
+        for start in range(0, len(held_out.latents), 32):
+            part = slice(start, start + 32)
+            latents = held_out.latents[part].float().to(self.device)
+            captions = image_captions(held_out.scenes[part], generator)
+            noise = torch.randn(latents.shape, generator=generator).to(self.device)
+            batch = Batch(latents, torch.ones(1), captions, torch.full((len(latents),), t), noise)
+            pred, _ = self._asked(net, batch)
+            alpha, sigma = float(self.path.alpha(t)), float(self.path.sigma(t))
+            x0 = alpha * (alpha * latents + sigma * noise) - sigma * pred
+            there = (held_out.objects[part] > 127).float()[:, :, None].to(self.device)
+            total += float(((x0 - latents).square() * there).sum())
+            count += float(there.sum()) * latents.shape[2]
+        return total / count
+
+
+def draw_batch(draw: Draw, data: Latents, settings: Any, device: torch.device) -> Batch:
+    """This process's share of the step's batch. Times are spread evenly over the path, one in each of `batch_size` strata."""
+    s, generator, share = settings, draw.generator("batch"), draw.share(settings.batch_size)
+    chosen = torch.randint(len(data.latents), (s.batch_size,), generator=generator)
+    strata = torch.randperm(s.batch_size, generator=generator)
+    times = ((strata + torch.rand(s.batch_size, generator=generator)) / s.batch_size * 1000).long().clamp(max=999)
+    noise = torch.randn(s.batch_size, *data.latents.shape[1:], generator=generator)
+    captions = image_captions(data.scenes[chosen], generator)
+    dropped = torch.rand(s.batch_size, generator=generator) < s.drop
+    told = ["" if drop else caption for drop, caption in zip(dropped.tolist(), captions, strict=True)]
+    mine = chosen[share]
+    weights = 1 + (s.object_weight - 1) * (data.objects[mine].float() / 255).sqrt()
+    latents = data.latents[mine].float()
+    return Batch(latents.to(device), weights[:, :, None].to(device), told[share], times[share], noise[share].to(device))
+
+
+def write_unet(unet: UNet | Any, folder: Path) -> None:
+    """The image layers of `unet` in float16, in diffusers' layout."""
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    state = {name: value.half().contiguous() for name, value in unet.state_dict().items() if "motion_modules." not in name}
+    save_file(state, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(unet.config.to_diffusers(), indent=2))

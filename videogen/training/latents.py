@@ -1,0 +1,105 @@
+"""Latents of rendered scenes, encoded once: a memory-mapped store keyed by the VAE's weights and the scenes' seed.
+
+It is filled in pieces, each a file that is there whole or not at all, so that several processes can fill it and an interrupted filling goes on.
+The scenes themselves are not stored: they are a function of the seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import videogen.foreign
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from videogen.errors import InputError
+from videogen.files import replacing
+from videogen.models.autoencoder import encode
+from videogen.shapes import render, sample
+from videogen.shapes.world import FRAMES, SIZE, Scenes
+
+PIECE = 512  # scenes a file
+VERSION = 1  # of the world and of this format; a new one makes old stores stale
+
+
+@dataclass(frozen=True)
+class Latents:
+    """`latents[i]` belongs to `scenes[i]`: `n f 4 16 16` float16; `objects` `n f 16 16`, the share of each cell that objects cover, of 255."""
+
+    scenes: Scenes
+    latents: Tensor
+    objects: Tensor
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a store holds: `count` training scenes drawn with `seed`, and of each clip these frames (None: one still, see `still_frames`)."""
+
+    count: int
+    seed: int = 0
+    frames: tuple[int, ...] | None = None
+
+
+def still_frames(scenes: Scenes, generator: torch.Generator) -> Tensor:
+    """One frame number a clip, `b 1`: the first in half of the cases, any otherwise.
+
+    That is a visible cue: an object that is to move right begins on the left more often. It gives an image model a reason to listen to motion
+    words, without which a motion module behind frozen image layers could not hear them.
+    """
+    anywhere = torch.randint(FRAMES, (len(scenes), 1), generator=generator)
+    return anywhere * (torch.rand(len(scenes), 1, generator=generator) < 0.5)
+
+
+def open_latents(order: Order, vae_folder: Path, store: Path, device: torch.device, rank: int = 0, ranks: int = 1) -> Latents:
+    """The latents of `order`, encoding what `store` lacks: this process its share of the pieces. Call again after a barrier to read them all."""
+    if not (vae_folder / "config.json").is_file():
+        raise InputError(f"{vae_folder} has no autoencoder; train it first (videogen train miniature/vae)")
+    generator = torch.Generator().manual_seed(order.seed)
+    scenes = sample(order.count, generator=generator)
+    only = torch.tensor(order.frames).expand(order.count, -1) if order.frames else still_frames(scenes, generator)
+    folder = store / _key(order, vae_folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    starts = range(0, order.count, PIECE)
+    vae = None
+    for number, start in enumerate(starts):
+        if number % ranks == rank and not (folder / f"{start}.safetensors").is_file():
+            vae = vae or AutoencoderKL.from_pretrained(vae_folder).to(device, memory_format=torch.channels_last).eval()
+            piece = slice(start, start + PIECE)
+            with replacing(folder / f"{start}.safetensors") as beside:
+                save_file(_encoded(vae, scenes[piece], only[piece], device), beside)
+    pieces = [load_file(path) for start in starts if (path := folder / f"{start}.safetensors").is_file()]
+    return Latents(scenes, *(torch.cat([piece[name] for piece in pieces]) for name in ("latents", "objects")))
+
+
+@torch.no_grad()
+def _encoded(vae: AutoencoderKL, scenes: Scenes, only: Tensor, device: torch.device) -> dict[str, Tensor]:
+    latents, objects = [], []
+    for start in range(0, len(scenes), 64):
+        part = slice(start, start + 64)
+        rendered = render(scenes[part].to(device), only=only[part])
+        with torch.autocast(device.type, torch.bfloat16):
+            latents.append(encode(vae, rendered.frames * 2 - 1, slice_frames=32).half().cpu())
+        objects.append(cells(rendered.masks.sum(2)).cpu())
+    return {"latents": torch.cat(latents), "objects": torch.cat(objects)}
+
+
+def cells(masks: Tensor) -> Tensor:
+    """Pixel masks `b f H W` in [0, 1] -> the share of each 8 x 8 cell that is covered, `b f H/8 W/8` uint8 of 255."""
+    return (F.avg_pool2d(masks, SIZE // 16) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def _key(order: Order, vae_folder: Path) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for file in sorted(vae_folder.iterdir()):
+        digest.update(file.read_bytes())
+    frames: Sequence[int] | None = order.frames
+    digest.update(json.dumps([VERSION, order.count, order.seed, frames]).encode())
+    return digest.hexdigest()
