@@ -1,0 +1,254 @@
+"""One-file checkpoints of Stable Diffusion 1.x, 2.x and SDXL (Rombach et al. 2022; Podell et al. 2023), split into
+parts with our names.
+
+The renaming is diffusers' (its single-file converters, which need no network); the configs are
+`videogen.models.presets`. Stable Diffusion 2.x files do not say whether they predict eps (the 512 base) or v (the 768
+model). Asked in this order: the caller, the file's own metadata, the file name (`512` or `base` means eps); else v.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from videogen.errors import InputError
+from videogen.models.presets import PRESETS, Preset
+from videogen.models.weights import files
+from videogen.models.weights.families import Family, recognise
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
+
+    from videogen.models.folder import Parts
+
+PREFIXES = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner.embedders.")
+PREDICTIONS = {"eps": "epsilon", "epsilon": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction"}
+
+# Where each family's text encoders lie: part name -> prefix, and whether it is spelt as OpenCLIP spells it.
+TEXT = {
+    "sd1_single": {"text_encoder": ("cond_stage_model.transformer.", False)},
+    "sd2_single": {"text_encoder": ("cond_stage_model.model.", True)},
+    "sdxl_single": {
+        "text_encoder": ("conditioner.embedders.0.transformer.", False),
+        "text_encoder_2": ("conditioner.embedders.1.model.", True),
+    },
+}
+
+CACHED_TOKENIZERS = ("openai/clip-vit-large-patch14", "stable-diffusion-v1-5/stable-diffusion-v1-5")
+
+
+@dataclasses.dataclass(frozen=True)
+class SingleFile:
+    """A single file, split. parts: "unet", "vae", "text_encoder" (and "text_encoder_2") -> state dict with diffusers'
+    names.
+    """
+
+    family: Family
+    preset: Preset
+    parts: dict[str, dict[str, Tensor]]
+    line: str
+
+
+def read_single_file(source: str | Path, prediction_type: str | None = None, *, ema: bool = False) -> SingleFile:
+    """Read a .safetensors or .ckpt file of a whole model.
+
+    prediction_type  "epsilon" or "v_prediction", where the file cannot say
+    ema              take the averaged copies of the UNet (`model_ema.*`) instead of the weights beside them
+
+    Raises InputError for another kind of file, and where averaged copies are asked for and missing.
+    """
+    path = Path(source)
+    state = files.read(path)
+    family = recognise({name: tensor.shape for name, tensor in state.items()})
+    if family.name not in TEXT:
+        raise InputError(
+            f"{path} is no single file of a whole model that can be generated with; it looks like: {family.title}"
+        )
+    metadata = files.read_header(path).metadata if path.suffix == ".safetensors" else {}
+    preset = _preset(family, path.name, metadata, prediction_type, state)
+    parts = split(state, family.name, preset, ema=ema)
+    count = sum(map(len, parts.values()))
+    passed = f"; passed over: {', '.join(family.ignored)}" if family.ignored else ""
+    line = f"{path.name}: {family.title}, {preset.scheduler['prediction_type']}, {count} tensors{' (averaged)' if ema else ''}{passed}"
+    return SingleFile(family, preset, parts, line)
+
+
+def split(
+    state: Mapping[str, Tensor], family: str, preset: Preset, *, ema: bool = False
+) -> dict[str, dict[str, Tensor]]:
+    """The parts in a single file's state dict, with diffusers' names (text encoders in the spelling with
+    `text_model.`).
+
+    family is one of `TEXT`. Position ids, logit scales, schedule buffers and a last text layer that the model never
+    reads are left out. Raises InputError where averaged copies are asked for and missing.
+    """
+    from diffusers.loaders import single_file_utils as converters
+
+    state = {
+        name: tensor
+        for name, tensor in state.items()
+        if name.startswith(PREFIXES) or (ema and name.startswith("model_ema."))
+    }
+    if ema:
+        state = _averaged(state)
+    config = preset.unet.to_diffusers()
+    with _quiet(converters.logger.name):
+        parts = {
+            "unet": converters.convert_ldm_unet_checkpoint(state, config),
+            "vae": converters.convert_ldm_vae_checkpoint(
+                {name: tensor for name, tensor in state.items() if name.startswith("first_stage_model.")},
+                dict(preset.vae),
+            ),
+        }
+        for part, (prefix, openclip) in TEXT[family].items():
+            own = {name: tensor for name, tensor in state.items() if name.startswith(prefix)}
+            if openclip:
+                width = SimpleNamespace(config=SimpleNamespace(hidden_size=preset.text[part]["hidden_size"]))
+                text = converters.convert_open_clip_checkpoint(width, own, prefix=prefix)
+            else:
+                text = {name.removeprefix(prefix): tensor for name, tensor in own.items()}
+            parts[part] = spelt_with_prefix(text)
+    return parts
+
+
+def spelt_with_prefix(text: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A CLIP text encoder's state dict in the public spelling: `text_model.` before all but the projection; position
+    ids left out.
+
+    transformers 5 writes `CLIPTextModel` without that prefix, as some community files do.
+    """
+    plain = {name: tensor for name, tensor in text.items() if not name.endswith("position_ids")}
+    return {
+        name if name.startswith(("text_model.", "text_projection.", "logit_scale")) else f"text_model.{name}": tensor
+        for name, tensor in plain.items()
+    }
+
+
+def load_single_file(
+    path: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    tokenizer: str | Path | None = None,
+    prediction_type: str | None = None,
+) -> Parts:
+    """The parts of a pipeline from one file; the tokenizer from its folder or the local cache, never from the network.
+
+    Raises InputError for what is missing, broken, of another family, or of a form that cannot be generated with
+    (inpainting).
+    """
+    from videogen.foreign import set_broken_torchvision_aside
+
+    set_broken_torchvision_aside()
+    from diffusers import AutoencoderKL
+    from transformers import CLIPTextConfig
+
+    from videogen.models.folder import Parts, load_state
+    from videogen.models.text import TextEncoder, TextSide, text_model
+    from videogen.models.unet import UNet
+
+    file = read_single_file(path, prediction_type)
+    if file.family.facts.get("form", "plain") != "plain":
+        form, channels = file.family.facts["form"], file.family.facts["input channels"]
+        raise InputError(
+            f"{path} is the {form} model ({channels} input channels), which `generate` cannot use; give a plain one"
+        )
+    sdxl = len(file.preset.text) == 2
+    with torch.device("meta"):
+        unet = UNet(file.preset.unet)
+        vae: Any = AutoencoderKL(**file.preset.vae)
+    for module, part in ((unet, "unet"), (vae, "vae")):
+        load_state(module, {name: tensor.to(dtype) for name, tensor in file.parts[part].items()}, path)
+    encoders = []
+    for part, config in file.preset.text.items():
+        state = {name: tensor.to(dtype) for name, tensor in file.parts[part].items()}
+        model = text_model(CLIPTextConfig(**config), state, path, pooled=part == "text_encoder_2")
+        words = find_tokenizer(tokenizer, zero_pads=TEXT[file.family.name][part][1])
+        encoders.append(
+            TextEncoder(words, model, skip=int(sdxl), final_norm=not sdxl, emphasis="plain" if sdxl else "original")
+        )
+    side = TextSide(encoders, zero_null=sdxl)
+    return Parts(unet.eval(), vae.eval(), side, dict(file.preset.scheduler), file.line)
+
+
+def find_tokenizer(folder: str | Path | None, *, zero_pads: bool = False) -> CLIPTokenizer:
+    """CLIP's tokenizer from `folder` (or its `tokenizer/`), else from the local cache.
+
+    zero_pads: OpenCLIP's encoders fill up with id 0 ("!"), OpenAI's with the end token. Raises InputError where there
+    is none.
+    """
+    from transformers import CLIPTokenizer
+
+    from videogen.models.text import read_tokenizer
+
+    if folder is not None:
+        inner = Path(folder) / "tokenizer"
+        found = read_tokenizer(inner if inner.is_dir() else folder)
+    else:
+        for name in CACHED_TOKENIZERS:
+            try:
+                found = CLIPTokenizer.from_pretrained(
+                    name, subfolder="tokenizer" if "diffusion" in name else "", local_files_only=True
+                )
+                break
+            except Exception:  # not in the cache: whatever the library raises
+                continue
+        else:
+            raise InputError(
+                "a single file has no tokenizer and none is in the cache; give --tokenizer DIR, "
+                "the tokenizer folder of any Stable Diffusion model (vocab.json and merges.txt)"
+            )
+    found.pad_token = "!" if zero_pads else found.eos_token
+    return found
+
+
+def _preset(
+    family: Family, name: str, metadata: Mapping[str, str], asked: str | None, state: Mapping[str, Tensor]
+) -> Preset:
+    if asked is not None and asked not in PREDICTIONS:
+        raise InputError(f"the prediction type {asked!r} is not known; choose epsilon or v_prediction")
+    said = metadata.get("modelspec.prediction_type")
+    # fine-tuned community models mark v-prediction and zero terminal noise by empty tensors
+    told = asked or (said if said in PREDICTIONS else None) or ("v" if "v_pred" in state else None)
+    if family.name == "sd2_single":
+        base = any(word in name.lower() for word in ("512", "base"))
+        preset = PRESETS["sd21-base" if PREDICTIONS[told or ("eps" if base else "v")] == "epsilon" else "sd21"]
+    else:
+        preset = PRESETS["sd15" if family.name == "sd1_single" else "sdxl"]
+    scheduler: dict[str, Any] = dict(preset.scheduler)
+    if told is not None:
+        scheduler["prediction_type"] = PREDICTIONS[told]
+    if "ztsnr" in state:
+        scheduler["rescale_betas_zero_snr"] = True
+    unet = dataclasses.replace(preset.unet, in_channels=int(family.facts.get("input channels", 4)))
+    return dataclasses.replace(preset, scheduler=scheduler, unet=unet)
+
+
+def _averaged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The UNet's weights replaced by their EMA copies, which are named after them with the dots left out."""
+    whole = {name: tensor for name, tensor in state.items() if not name.startswith("model_ema.")}
+    for name in whole:
+        if name.startswith("model.diffusion_model."):
+            copy = "model_ema." + name.removeprefix("model.").replace(".", "")
+            if copy not in state:
+                raise InputError(f"the file holds no averaged copy of {name}; load it without ema")
+            whole[name] = state[copy]
+    return whole
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
