@@ -44,12 +44,13 @@ ROOMS = {
     "sampling": NOUNS | {"times", "noise"},
     "inversion": NOUNS | {"times", "noise", "sampling"},
     "clip": WORDS,
-    "video": WORDS | {"files", "clip"},
+    "sound": WORDS | {"clip"},
+    "pictures": WORDS | {"clip"},
+    "movie": WORDS | {"clip", "sound"},
+    "recipe": WORDS | {"models"},
+    "video": WORDS | {"files", "clip", "sound", "pictures", "movie", "recipe"},
     "shapes": WORDS | {"files", "clip", "shapes"},
     "data": WORDS | {"files", "clip", "video", "shapes", "annotators", "data"},
-    "pipeline": NET
-    | {"models", "adapters", "denoiser", "times", "noise", "guidance", "energy", "windows"}
-    | {"sampling", "inversion", "clip", "video", "pipeline"},
 }
 # libraries that trip over a broken torchvision; `import videogen.foreign` comes before them
 TRIPPING = {"diffusers", "transformers", "peft"}
@@ -207,12 +208,11 @@ def test_everything_imports_where_torchvision_is_missing() -> None:
     assert python("import sys; sys.modules['torchvision'] = None\n" + IMPORT_ALL).strip() == "imported"
 
 
-@pytest.mark.parametrize(
-    "error", ["RuntimeError('operator torchvision::nms does not exist')", "ImportError('DLL load failed')"]
-)
-def test_everything_imports_where_torchvision_is_broken(tmp_path: Path, error: str) -> None:
+def test_everything_imports_where_torchvision_is_broken(tmp_path: Path) -> None:
     (tmp_path / "torchvision").mkdir()
-    (tmp_path / "torchvision" / "__init__.py").write_text(f"raise {error}\n")
+    (tmp_path / "torchvision" / "__init__.py").write_text(
+        "raise RuntimeError('operator torchvision::nms does not exist')\n"
+    )
     metadata = tmp_path / "torchvision-0.1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: torchvision\nVersion: 0.1.0\n")

@@ -11,16 +11,26 @@ __version__ = "0.1.0"
 
 # name -> the module it lives in
 _HOMES = {
+    "Conditioning": "videogen.conditioning",
+    "Control": "videogen.control",
+    "Denoiser": "videogen.denoiser",
+    "Dial": "videogen.conditioning",
     "InputError": "videogen.errors",
     "Path": "videogen.path",
+    "Pipeline": "videogen.pipeline",
     "Prediction": "videogen.prediction",
 }
 
-__all__ = ["InputError", "Path", "Prediction", "__version__"]
+__all__ = ["Conditioning", "Control", "Denoiser", "Dial", "InputError", "Path", "Pipeline", "Prediction", "__version__"]
 
 if TYPE_CHECKING:
+    from videogen.conditioning import Conditioning as Conditioning
+    from videogen.conditioning import Dial as Dial
+    from videogen.control import Control as Control
+    from videogen.denoiser import Denoiser as Denoiser
     from videogen.errors import InputError as InputError
     from videogen.path import Path as Path
+    from videogen.pipeline import Pipeline as Pipeline
     from videogen.prediction import Prediction as Prediction
 
 
