@@ -95,6 +95,7 @@ def parse(source: str) -> Prompt:
 
 
 def _assembled(texts: list[str | None], weights: list[float]) -> Prompt:
+    """Join neighbours of equal weight: tokens are cut only where the weight changes."""
     sections: list[list[Piece]] = [[]]
     text = ""
     for part, weight in zip(texts, weights, strict=True):

@@ -364,4 +364,5 @@ def _ids(words: Sequence[Words]) -> Tensor:
 
 
 def _inner(model: Any) -> Any:
+    """The part with embeddings, layers and final norm: the model, or what a model with a projection wraps."""
     return model.text_model if hasattr(model, "text_model") else model

@@ -1,0 +1,97 @@
+"""Source sound stays: copied to the bit where the container takes it, encoded anew where not, and in step with the frames."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from videogen import video
+from videogen.clip import Audio, Clip
+from videogen.errors import InputError
+
+RATE = 48000
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds of video at 10 frames per second; silence, then a tone from 1 s on."""
+    path = tmp_path_factory.mktemp("sound") / "source.mp4"
+    with av.open(str(path), "w") as output:
+        stream, sound = output.add_stream("libx264", rate=10), output.add_stream("aac", rate=RATE, layout="mono")
+        stream.width = stream.height = 16
+        stream.pix_fmt = "yuv420p"
+        tone = np.sin(np.arange(2 * RATE) / RATE * 2 * np.pi * 440) * (np.arange(2 * RATE) >= RATE) * 0.5
+        for i in range(20):
+            picture = av.VideoFrame.from_ndarray(np.full((16, 16, 3), 12 * i, np.uint8)).reformat(format="yuv420p")
+            picture.pts = i
+            output.mux(stream.encode(picture))
+        for start in range(0, 2 * RATE, 960):
+            part = av.AudioFrame.from_ndarray(
+                tone[None, start : start + 960].astype(np.float32), format="fltp", layout="mono"
+            )
+            part.sample_rate, part.pts = RATE, start
+            output.mux(sound.encode(part))
+        output.mux(stream.encode(None))
+        output.mux(sound.encode(None))
+    return path
+
+
+def packets(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        return [bytes(p) for p in container.demux(container.streams.audio[0]) if p.size]
+
+
+def waveform(path: Path) -> tuple[np.ndarray, int, str]:
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        parts = [frame.to_ndarray() for frame in container.decode(stream)]
+        wave = np.concatenate([p.mean(0) if p.shape[0] > 1 else p[0] for p in parts], axis=-1)
+        return wave, stream.codec_context.sample_rate, stream.codec_context.name
+
+
+def onset(path: Path) -> float:
+    wave, rate, _ = waveform(path)
+    return float(np.argmax(np.abs(wave) > 0.1)) / rate
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_sound_is_copied_to_the_bit(source: Path, tmp_path: Path, suffix: str) -> None:
+    clip = video.read(source)
+    assert clip.audio == Audio(source, Fraction(0))
+    video.write(tmp_path / f"edited{suffix}", clip)
+    original, copied = packets(source), packets(tmp_path / f"edited{suffix}")
+    assert copied == original[: len(copied)]
+    assert len(original) - len(copied) <= 2  # what would sound after the last frame
+    assert onset(tmp_path / f"edited{suffix}") == pytest.approx(onset(source), abs=0.03)
+
+
+def test_webm_gets_opus(source: Path, tmp_path: Path) -> None:
+    video.write(tmp_path / "edited.webm", video.read(source))
+    wave, _, codec = waveform(tmp_path / "edited.webm")
+    assert codec == "opus"
+    assert np.abs(wave).max() > 0.2
+    assert onset(tmp_path / "edited.webm") == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+def test_a_part_keeps_its_own_sound(source: Path, tmp_path: Path, suffix: str) -> None:
+    clip = video.read(source, start=5, count=10)
+    assert clip.audio == Audio(source, Fraction(1, 2))
+    assert clip.cut(2, 10).audio == Audio(source, Fraction(7, 10))
+    video.write(tmp_path / f"part{suffix}", clip)
+    assert onset(tmp_path / f"part{suffix}") == pytest.approx(0.5, abs=0.05)
+    with av.open(str(tmp_path / f"part{suffix}")) as container:
+        assert container.duration / av.time_base == pytest.approx(1.0, abs=0.06)
+
+
+def test_formats_without_sound_and_a_source_that_has_gone(source: Path, tmp_path: Path) -> None:
+    clip = video.read(source)
+    video.write(tmp_path / "silent.gif", clip)
+    assert video.read(tmp_path / "silent.gif").audio is None
+    lost = Clip(torch.zeros(2, 3, 16, 16), Fraction(10), Audio(tmp_path / "gone.mp4"))
+    with pytest.raises(InputError, match=r"gone\.mp4 cannot be read"):
+        video.write(tmp_path / "out.mp4", lost)
+    assert not (tmp_path / "out.mp4").exists()

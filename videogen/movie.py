@@ -1,0 +1,187 @@
+"""Video containers through PyAV: H.264 in mp4, mov and mkv, VP9 in webm; decoding of whatever FFmpeg knows.
+
+4:2:0 needs even sizes: an odd picture is continued by its last row or column, and its true size goes into the note.
+Colours are BT.709 and say so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import warnings
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import Colorspace, Interpolation
+
+from videogen.clip import Audio
+from videogen.errors import InputError
+from videogen.sound import Sound
+
+# The number of encoder threads is fixed: x264's result depends on it, and a clip shall come out the same on every machine.
+THREADS = "2"
+H264 = ("libx264", {"crf": "18", "preset": "medium", "threads": THREADS})
+VP9 = ("libvpx-vp9", {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "2", "threads": THREADS})
+# suffix -> FFmpeg's container, (codec, its options), the container's options
+CONTAINERS: dict[str, tuple[str, tuple[str, dict[str, str]], dict[str, str]]] = {
+    ".mp4": ("mp4", H264, {"movflags": "+faststart"}),
+    ".m4v": ("mp4", H264, {"movflags": "+faststart"}),
+    ".mov": ("mov", H264, {"movflags": "+faststart"}),
+    ".mkv": ("matroska", H264, {}),
+    ".webm": ("webm", VP9, {}),
+}
+BT709 = 1
+LIMITED = 1
+SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+
+
+@dataclasses.dataclass(frozen=True)
+class Movie:
+    """What was read: frames `f h w 3` uint8, the rate, the note in the metadata, and whether there is sound.
+
+    `first` is the time of the first of these frames, in seconds from the first of the file; `decoded` how many frames
+    the file holds in all, None where reading stopped before its end.
+    """
+
+    frames: np.ndarray
+    fps: Fraction
+    note: str | None
+    sound: bool
+    first: Fraction
+    decoded: int | None
+
+
+def write_movie(path: Path, frames: np.ndarray, fps: Fraction, note: str, audio: Audio | None) -> None:
+    """Encode frames `f h w 3` uint8 at exactly `fps`; `note` becomes the container's comment, sound is taken along."""
+    format_, (codec, codec_options), options = CONTAINERS[path.suffix.lower()]
+    height, width = frames.shape[1:3]
+    with av.open(str(path), "w", format=format_, options=options) as output:
+        output.metadata["comment"] = note
+        stream: Any = output.add_stream(codec, rate=fps, options=codec_options)
+        stream.width, stream.height = width + width % 2, height + height % 2
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.time_base = 1 / fps
+        context.colorspace = context.color_primaries = context.color_trc = BT709
+        context.color_range = LIMITED
+        sound = None if audio is None else Sound(audio, output, len(frames) / fps)
+        try:
+            for i, pixels in enumerate(frames):
+                for packet in stream.encode(_frame(pixels, i, fps)):
+                    output.mux(packet)
+                for packet in sound.packets(i / fps) if sound else ():
+                    output.mux(packet)
+            for packet in stream.encode(None):
+                output.mux(packet)
+            for packet in sound.packets() if sound else ():
+                output.mux(packet)
+        finally:
+            if sound is not None:
+                sound.close()
+
+
+def read_movie(path: Path, start: int, count: int | None, fps: Fraction | None) -> Movie:
+    """Decode frames start, start + 1, ... (at most `count`) as they are shown: turned by the rotation flag, in sRGB.
+
+    With `fps` the clip is first laid on that rate, each instant showing the latest frame; else every frame is taken,
+    and a file whose frame times vary is told by a warning. Raises InputError for what is no video, has no picture, no
+    frames, or breaks off.
+    """
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise InputError(f"{path} has no video in it")
+            return _read(container, path, start, count, fps)
+    except av.FFmpegError as problem:
+        raise InputError(f"{path} is no video that can be read ({problem.strerror})") from problem
+
+
+def _read(container: Any, path: Path, start: int, count: int | None, fps: Fraction | None) -> Movie:
+    stream = container.streams.video[0]
+    stream.thread_type = "AUTO"
+    nominal = stream.average_rate or stream.guessed_rate or Fraction(25)
+    times: list[Fraction] = []
+    frames: list[np.ndarray] = []
+    place = 0
+    firsts: list[Fraction] = []
+    slack = min(stream.time_base, Fraction(1, 4) / nominal)  # frame times are rounded to the container's ticks
+    ended = True
+    for frame, at, shown in _timed(container.decode(stream), nominal, times):
+        copies = 1 if fps is None else _instants(at - slack, shown, fps)
+        for k in range(place, place + copies):
+            if k >= start and (count is None or len(frames) < count):
+                firsts.append(at if fps is None else k / fps)
+                frames.append(frames[-1] if frames and k > max(place, start) else _pixels(frame))
+        place += copies
+        if count is not None and len(frames) >= count:
+            ended = False
+            break
+    if not frames:
+        what = "has no frames" if place == 0 else f"has {place} frames, none at {start}"
+        raise InputError(f"{path} {what}")
+    if ended and len(times) < stream.frames:
+        told = f"{path} announces {stream.frames} frames, {len(times)} can be decoded"
+        warnings.warn(told, stacklevel=3)
+    if fps is None:
+        _tell_varying(path, times, nominal)
+    note = {key.lower(): value for key, value in container.metadata.items()}.get("comment")
+    return Movie(
+        np.stack(frames),
+        fps or Fraction(nominal),
+        note,
+        bool(container.streams.audio),
+        firsts[0],
+        len(times) if ended else None,
+    )
+
+
+def _timed(
+    decoded: Iterator[Any], nominal: Fraction, times: list[Fraction]
+) -> Iterator[tuple[Any, Fraction, Fraction]]:
+    """(frame, its time from the first one, the time until the next), each frame one late. Fills `times`."""
+    held: Any = None
+    begin = Fraction(0)
+    for i, frame in enumerate(decoded):
+        at = i / nominal if frame.pts is None else frame.pts * frame.time_base
+        if held is None:
+            begin = at
+        times.append(at - begin)
+        if held is not None:
+            yield held, times[-2], max(times[-1] - times[-2], Fraction(0))
+        held = frame
+    if held is not None:
+        yield held, times[-1], 1 / nominal
+
+
+def _instants(at: Fraction, shown: Fraction, fps: Fraction) -> int:
+    """How many instants k / fps lie in [at, at + shown)."""
+    return -int(-(at + shown) * fps // 1) + int(-at * fps // 1)
+
+
+def _tell_varying(path: Path, times: list[Fraction], nominal: Fraction) -> None:
+    gaps = [b - a for a, b in itertools.pairwise(times)]
+    if gaps and max(gaps) - min(gaps) > max(Fraction(1, 4) / nominal, Fraction(1, 400)):
+        warnings.warn(
+            f"{path}: frame times vary ({float(min(gaps)):.3f} to {float(max(gaps)):.3f} s); they are taken as even at "
+            f"{float(nominal):.3f} frames per second; give fps to lay them on a rate",
+            stacklevel=4,
+        )
+
+
+def _pixels(frame: Any) -> np.ndarray:
+    source = frame.colorspace if int(frame.colorspace) in set(map(int, Colorspace)) else Colorspace.ITU709
+    rgb = frame.reformat(format="rgb24", src_colorspace=source, interpolation=SCALING).to_ndarray()
+    return np.rot90(rgb, round(frame.rotation / 90)) if frame.rotation else rgb
+
+
+def _frame(pixels: np.ndarray, i: int, fps: Fraction) -> Any:
+    height, width = pixels.shape[:2]
+    even = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+    frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, interpolation=SCALING)
+    frame.pts, frame.time_base = i, 1 / fps
+    return frame

@@ -1,0 +1,263 @@
+"""Clips in files: read anything, write mp4, mov, mkv, webm, gif, webp and png, with the recipe inside.
+
+A file of ours carries a note in its metadata (comment of a container or gif, text of a png, EXIF of a webp): JSON with
+the true size, rate and number of frames, which the format may not be able to hold exactly, and the recipe.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import tempfile
+import warnings
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from videogen import movie, pictures, recipe
+from videogen.clip import Audio, Clip, from_numpy
+from videogen.errors import InputError
+from videogen.files import replacing
+from videogen.recipe import Recipe
+
+WRITTEN = (*movie.CONTAINERS, ".gif", ".webp", ".png")
+MOVING = (".gif", ".webp")
+STILLS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Note:
+    """What a file of ours says of itself: the true size, rate and count of its frames, and the recipe."""
+
+    width: int
+    height: int
+    fps: Fraction
+    frames: int
+    recipe: Recipe | None
+
+    def to_json(self) -> str:
+        """ASCII JSON; every container's comment can hold it."""
+        content = {"width": self.width, "height": self.height, "fps": str(self.fps), "frames": self.frames}
+        return json.dumps({"videogen": content | {"recipe": None if self.recipe is None else self.recipe.to_dict()}})
+
+
+def note_from(text: str | None) -> Note | None:
+    """The note in a metadata text, or None where somebody else wrote it."""
+    try:
+        content = json.loads(text or "")["videogen"]
+        made = None if content["recipe"] is None else recipe.from_dict(content["recipe"])
+        width, height, count = (int(content[key]) for key in ("width", "height", "frames"))
+        return Note(width, height, Fraction(content["fps"]), count, made)
+    except (ValueError, TypeError, KeyError, ZeroDivisionError):
+        return None
+
+
+def check_target(path: str | os.PathLike[str], *, overwrite: bool = False, frames: int = 2) -> None:
+    """Refuse a file that could not be written, before anything is computed.
+
+    `frames` tells one png from numbered ones. Raises InputError for an unknown extension, a folder that is missing or
+    cannot be written, and a file that exists while `overwrite` is off.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in WRITTEN:
+        raise InputError(f"{path.name} has no extension that can be written; use one of {' '.join(WRITTEN)}")
+    if not path.parent.is_dir():
+        raise InputError(f"the folder {path.parent} does not exist; create it first")
+    try:
+        tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent).cleanup()
+    except OSError as problem:
+        raise InputError(f"cannot write into {path.parent}: {problem.strerror}") from problem
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; choose another name")
+    there = [path] if path.exists() else []
+    if path.suffix.lower() == ".png" and frames > 1:
+        there = _numbered(path)
+    if there and not overwrite:
+        raise InputError(f"{there[0]} exists already; choose another name or say that it may be replaced (--overwrite)")
+
+
+def write(
+    path: str | os.PathLike[str], clip: Clip, recipe: Recipe | None = None, *, overwrite: bool = False
+) -> list[Path]:
+    """Write a clip, complete or not at all; returns the files written.
+
+    .mp4 .mov .mkv  H.264, yuv420p, crf 18, made to be played while it loads (mp4, mov); .webm  VP9. Sound is taken
+    along.
+    .gif            one palette for the whole clip; .webp  without loss
+    .png            one frame, or NAME_0001.png, NAME_0002.png, ... for several
+
+    Raises InputError for all that `check_target` refuses, and where writing fails.
+    """
+    path = Path(path)
+    check_target(path, overwrite=overwrite, frames=len(clip))
+    note = Note(clip.width, clip.height, clip.fps, len(clip), recipe).to_json()
+    frames = clip.to_numpy()
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".png":
+            return _write_pngs(path, frames, note)
+        with replacing(path) as beside:
+            if suffix == ".gif":
+                pictures.write_gif(beside, frames, clip.fps, note)
+            elif suffix == ".webp":
+                pictures.write_webp(beside, frames, clip.fps, note)
+            else:
+                movie.write_movie(beside, frames, clip.fps, note, clip.audio)
+    except (OSError, av.FFmpegError) as problem:
+        raise InputError(f"{path} could not be written: {problem.strerror or problem}") from problem
+    return [path]
+
+
+def read(
+    path: str | os.PathLike[str], *, start: int = 0, count: int | None = None, fps: Fraction | int | None = None
+) -> Clip:
+    """Read a video, gif, webp, picture, folder of pictures, or NAME.png of the numbered pictures NAME_0001.png, ...
+
+    start, count  which frames: from `start` on, at most `count`
+    fps           lay the clip on this rate first (the latest frame at each instant); without it every frame is taken
+
+    Rotation flags are honoured, sound is kept as a reference to its file, and our own files give back their true size,
+    rate and number of frames. Raises InputError for what does not exist, cannot be read or has no such frames; warns
+    where frame times vary.
+    """
+    path = Path(path)
+    if start < 0 or (count is not None and count < 1):
+        raise InputError(f"cannot read {count} frames from frame {start}; start at 0 or later and take at least one")
+    rate = None if fps is None else Clip(_SPECK, Fraction(fps)).fps
+    series = _pictures_of(path)
+    if not series and not path.exists():
+        raise InputError(f"{path} does not exist")
+    try:
+        if series:
+            return _cut(_read_series(series), start, count, rate)
+        if path.suffix.lower() in MOVING:
+            return _cut(_read_moving(path), start, count, rate)
+    except InputError:
+        raise
+    except UNREADABLE as problem:
+        raise InputError(f"{path} is no picture that can be read ({str(problem).splitlines()[0]})") from problem
+    found = movie.read_movie(path, start, count, rate)
+    note = note_from(found.note)
+    frames = found.frames
+    if note is not None and found.decoded is not None and found.decoded < note.frames:
+        raise InputError(f"{path} breaks off: {found.decoded} of {note.frames} frames can be read")
+    own = found.fps
+    if note is not None and rate is None and abs(note.fps / own - 1) < Fraction(1, 100):
+        own = note.fps
+    # the last row and column of an odd clip were added to make it even
+    if note is not None and frames.shape[1:3] == (note.height + note.height % 2, note.width + note.width % 2):
+        frames = frames[:, : note.height, : note.width]
+    clip = from_numpy(frames, own)
+    return dataclasses.replace(clip, audio=Audio(path, found.first) if found.sound else None)
+
+
+def read_recipe(path: str | os.PathLike[str]) -> Recipe:
+    """The recipe in a file's metadata. Raises InputError where there is none."""
+    path = Path(path)
+    series = _pictures_of(path)
+    if not series and not path.exists():
+        raise InputError(f"{path} does not exist")
+    source = series[0] if series else path
+    text: str | None
+    try:
+        if source.suffix.lower() in (*STILLS, *MOVING):
+            with Image.open(source) as picture:
+                text = pictures.note_of(picture)
+        else:
+            with av.open(str(source)) as container:
+                text = {key.lower(): value for key, value in container.metadata.items()}.get("comment")
+    except (*UNREADABLE, av.FFmpegError) as problem:
+        raise InputError(f"{source} cannot be read ({str(problem).splitlines()[0]})") from problem
+    note = note_from(text)
+    if note is None or note.recipe is None:
+        raise InputError(
+            f"{source} carries no recipe; it was not written by videogen, or another program dropped its metadata"
+        )
+    return note.recipe
+
+
+_SPECK = from_numpy(np.zeros((1, 1, 1, 3), np.uint8)).frames
+
+
+def _cut(clip: Clip, start: int, count: int | None, rate: Fraction | None) -> Clip:
+    if rate is not None:
+        number = max(1, round(len(clip) * rate / clip.fps))
+        chosen = [min(int(k * clip.fps / rate), len(clip) - 1) for k in range(number)]
+        clip = Clip(clip.frames[chosen], rate)
+    if start >= len(clip):
+        raise InputError(f"the clip has {len(clip)} frames, none at {start}")
+    return clip.cut(start, len(clip) if count is None else min(start + count, len(clip)))
+
+
+def _read_series(series: list[Path]) -> Clip:
+    read = [pictures.read_still(path) for path in series]
+    sizes = sorted({frame.shape[1::-1] for frame, _ in read})
+    if len(sizes) > 1:
+        raise InputError(f"the pictures in {series[0].parent} have several sizes ({sizes[0]} and {sizes[-1]})")
+    note = note_from(read[0][1])
+    return from_numpy(np.stack([frame for frame, _ in read]), 8 if note is None else note.fps)
+
+
+def _read_moving(path: Path) -> Clip:
+    frames, shown, text = pictures.read_moving(path)
+    note = note_from(text)
+    if note is not None:
+        return from_numpy(frames[pictures.spread(shown, note.frames)], note.fps)
+    # viewers show a picture without a time for a tenth of a second
+    shown = [seconds or Fraction(1, 10) for seconds in shown]
+    if len(set(shown)) > 1:
+        warnings.warn(f"{path}: frame times vary; they are taken as even", stacklevel=3)
+    return from_numpy(frames, min(len(shown) / sum(shown, Fraction(0)), Fraction(1000)))
+
+
+def _pictures_of(path: Path) -> list[Path]:
+    """The still pictures that a path stands for: itself, a folder's, or the numbered ones; empty for anything else."""
+    if path.is_dir():
+        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in STILLS and not p.name.startswith("."))
+        if not inside:
+            raise InputError(f"the folder {path} holds no pictures ({' '.join(STILLS)})")
+        return inside
+    if path.suffix.lower() not in STILLS:
+        return []
+    return [path] if path.exists() else _numbered(path)
+
+
+def _numbered(path: Path) -> list[Path]:
+    if not path.parent.is_dir():
+        return []
+    pattern = re.compile(re.escape(path.stem) + r"_\d{4,}" + re.escape(path.suffix))
+    return sorted(p for p in path.parent.iterdir() if pattern.fullmatch(p.name))
+
+
+def _write_pngs(path: Path, frames: np.ndarray, note: str) -> list[Path]:
+    """All pictures are made beside first. What a shorter clip would leave of a longer one goes away with it."""
+    if len(frames) == 1:
+        with replacing(path) as beside:
+            pictures.write_png(beside, frames[0], note)
+        return [path]
+    names = [f"{path.stem}_{i:04d}{path.suffix}" for i in range(1, len(frames) + 1)]
+    with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as holder:
+        new, old = Path(holder) / "new", Path(holder) / "old"
+        new.mkdir()
+        old.mkdir()
+        for name, frame in zip(names, frames):
+            pictures.write_png(new / name, frame, note)
+        try:
+            for before in _numbered(path):
+                os.replace(before, old / before.name)
+            for name in names:
+                os.replace(new / name, path.parent / name)
+        except BaseException:
+            for name in names:
+                if not (new / name).exists():
+                    (path.parent / name).unlink(missing_ok=True)
+            for before in old.iterdir():
+                before.rename(path.parent / before.name)
+            raise
+    return [path.parent / name for name in names]
