@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -46,7 +46,10 @@ class MotionConfig:
 
     @classmethod
     def from_diffusers(cls, config: Mapping[str, Any]) -> MotionConfig:
-        """Read a MotionAdapter's `config.json`; `norm_scope` is diffusers' (over the clip) where the file does not say."""
+        """Read a MotionAdapter's `config.json`, or that of a UNetMotionModel, which holds the same under other keys.
+
+        `norm_scope` is diffusers' (over the clip) where the file does not say.
+        """
         for key in ("motion_transformer_layers_per_block", "motion_transformer_layers_per_mid_block"):
             depth = config.get(key, 1)
             if depth not in (1, None) and set(depth if isinstance(depth, (list, tuple)) else [depth]) != {1}:
@@ -55,13 +58,13 @@ class MotionConfig:
             raise InputError("this motion adapter brings its own first convolution (PIA); it is not supported yet")
         return cls(
             channels=tuple(config["block_out_channels"]),
-            layers=int(config.get("motion_layers_per_block", 2)),
+            layers=int(config.get("motion_layers_per_block", config.get("layers_per_block", 2))),
             heads=int(config.get("motion_num_attention_heads", 8)),
             positions=int(config.get("motion_max_seq_length", 32)),
             mid=bool(config.get("use_motion_mid_block", True)),
             norm_scope=config.get("norm_scope", "clip"),
             resnet_norm_scope=config.get("resnet_norm_scope", "frame"),
-            groups=int(config.get("motion_norm_num_groups", 32)),
+            groups=int(config.get("motion_norm_num_groups", config.get("norm_num_groups", 32))),
         )
 
     def to_diffusers(self) -> dict[str, Any]:
@@ -87,7 +90,9 @@ class Positions(nn.Module):
         """Add to h `(b f) n c` the position of each frame, counted from the start of its group. Raises InputError beyond the table."""
         length = self.pe.shape[1]
         if p.f > length:
-            raise InputError(f"this motion module has positions for {length} frames, the call has {p.f}; run the clip in windows of at most {length}")
+            raise InputError(
+                f"this motion module has positions for {length} frames, the call has {p.f}; run the clip in windows of at most {length}"
+            )
         if p.groups is None:
             return h + self.pe[0, : p.f].to(h.dtype).repeat(p.b, 1)[:, None]
         same = p.groups[:, :, None] == p.groups[:, None, :]
@@ -111,11 +116,35 @@ class TemporalBlock(nn.Module):
 
     def forward(self, h: Tensor, p: Pass) -> Tensor:
         """h `(b f) n c`."""
+        h = self._attended(h, p) if len(p.spans) < 2 else over_spans(self._attended, h, p)
+        return h + self.ff(self.norm3(h), p)
+
+    def _attended(self, h: Tensor, p: Pass) -> Tensor:
         for norm, layer, site in ((self.norm1, self.attn1, self.sites[0]), (self.norm2, self.attn2, self.sites[1])):
             x = p.features(site, self.pos_embed(norm(h), p))
             out = temporal(layer.to_q(x, p), layer.to_k(x, p), layer.to_v(x, p), layer.heads, site, p)
             h = h + p.features(site, layer.to_out[0](out, p))
-        return h + self.ff(self.norm3(h), p)
+        return h
+
+
+def over_spans(layer: Callable[[Tensor, Pass], Tensor], h: Tensor, p: Pass) -> Tensor:
+    """A temporal layer over the pass's windows, its outputs averaged by their weights (FreeNoise, Qiu et al. 2023, eq. 6). h `(b f) n c`."""
+    clip = h.unflatten(0, (p.b, p.f))
+    total, weight = torch.zeros_like(clip), clip.new_zeros(p.f)
+    for span in p.spans:
+        places = torch.tensor(span.places, device=h.device)
+        piece = dataclasses.replace(
+            p,
+            f=len(span.places),
+            frames=span.frames,
+            groups=None if p.groups is None else p.groups[:, places],
+            spans=(),
+        )
+        w = clip.new_tensor(span.weights)
+        out = layer(clip[:, places].flatten(0, 1), piece).unflatten(0, (p.b, piece.f))
+        total.index_add_(1, places, out * w[:, None, None])
+        weight.index_add_(0, places, w)
+    return (total / weight[:, None, None]).flatten(0, 1)
 
 
 class MotionModule(nn.Module):
@@ -151,9 +180,13 @@ def add_motion(unet: UNet, config: MotionConfig) -> UNet:
         raise InputError("this UNet already has motion modules; take them out with remove_motion first")
     levels = len(config.channels)
     if config.channels != unet.config.channels:
-        raise InputError(f"these motion modules are for a UNet of widths {config.channels}, this one has {unet.config.channels}: another model family")
+        raise InputError(
+            f"these motion modules are for a UNet of widths {config.channels}, this one has {unet.config.channels}: another model family"
+        )
     if config.layers != unet.config.layers:
-        raise InputError(f"these motion modules have {config.layers} per level, the UNet has {unet.config.layers} layers there")
+        raise InputError(
+            f"these motion modules have {config.layers} per level, the UNet has {unet.config.layers} layers there"
+        )
 
     def modules(level: int, block: str, part: str, count: int) -> list[MotionModule]:
         sites = [Site(unet.net, f"{block}.motion_modules.{i}", "temporal", part, level) for i in range(count)]
@@ -170,8 +203,10 @@ def add_motion(unet: UNet, config: MotionConfig) -> UNet:
 
 
 def _fill(level: DownLevel | MidLevel | UpLevel | nn.Module, modules: list[MotionModule]) -> None:
+    slot = nn.ModuleList(modules)
     like = next(level.parameters())
-    level.motion_modules = nn.ModuleList(modules).to(like.device, like.dtype)
+    # Built on the meta device they wait for a checkpoint's tensors, which bring device and dtype along.
+    level.motion_modules = slot if next(slot.parameters()).is_meta else slot.to(like.device, like.dtype)
 
 
 def remove_motion(unet: UNet) -> UNet:

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from videogen.errors import InputError
 
-# Number of axes of an entry that has a frame axis (always axis 1), per port.
-FRAMED = {"tokens": 4, "vector": 3, "concat": 5, "hints": 5, "residuals": 5}
-# Ports whose entries are shared by all frames when they have one axis less.
+# The axes of an entry of each port; f is always axis 1.
+AXES = {"tokens": "b f n d", "vector": "b f d", "concat": "b f c h w", "hints": "b f c h w", "residuals": "b f c h w"}
+FRAMED = {port: len(axes.split()) for port, axes in AXES.items()}
+PORTS = tuple(AXES)
+# Ports whose entries may lack the axis f: they are shared by all frames.
 SHARED = ("tokens", "vector")
-PORTS = ("tokens", "vector", "concat", "hints", "residuals")
 
 T = TypeVar("T")
 
@@ -29,12 +30,17 @@ def head(name: str) -> str:
     return name.split(".", 1)[0]
 
 
+def framed(port: str, value: Tensor) -> Tensor:
+    """An entry of a port with its frame axis: an entry shared by all frames (`b n d`, `b d`) gets one of length 1."""
+    return value if value.ndim == FRAMED[port] else value.unsqueeze(1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Dial:
     """How strong a source is, when, on which frames, where in the picture and at which sites. `Dial()` changes nothing, `Dial(0)` is off.
 
     scale   a number, or a function of the time t
-    steps   the fraction of the time grid it is on, [start, stop)
+    steps   the fraction of the time grid it is on, [start, stop); (0.5, 1) is on to the end
     frames  weight per absolute frame: a list, or keys `{frame: weight}` that are interpolated and held outside
     mask    weights over the picture, `h w` or `f h w`, in [0, 1]
     sites   a test on `Site`; off where it says no
@@ -51,7 +57,8 @@ class Dial:
         scale = float(self.scale(t)) if callable(self.scale) else float(self.scale)
         if times is not None and self.steps != (0.0, 1.0):
             done = sum(1 for s in times if s > t + 1e-6) / max(len(times), 1)
-            if not self.steps[0] <= done < self.steps[1]:
+            start, stop = self.steps
+            if done < start or done >= stop < 1:
                 scale = 0.0
         if self.frames is None:
             return [scale] * len(frames)
@@ -84,6 +91,18 @@ class Strength:
     off: bool
     plain: bool
 
+    def to(self, device: Any) -> Strength:
+        """The same on another device."""
+        mask = None if self.mask is None else self.mask.to(device)
+        return dataclasses.replace(self, weight=self.weight.to(device), mask=mask)
+
+    def only(self, items: list[int]) -> Strength:
+        """The same for some of the items."""
+        mask = None if self.mask is None else self.mask[items]
+        return dataclasses.replace(
+            self, weight=self.weight[items], mask=mask, sites=tuple(self.sites[i] for i in items)
+        )
+
     def of(self, site: Any) -> Tensor:
         """The weights `b f` at one site, zero for the items whose dial leaves that site out."""
         if all(test is None for test in self.sites):
@@ -106,6 +125,7 @@ class Conditioning:
     rows       one set of words per item, the meaning of the batch
     frames     the ids that the frame axes stand for; None is 0, 1, 2, ...
     words      one `Words` per item, or None
+    spans      a `Windows`: temporal layers work in its overlapping pieces inside one call (FreeNoise); None is one piece
     """
 
     tokens: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
@@ -118,19 +138,27 @@ class Conditioning:
     rows: tuple[frozenset[str], ...] = ()
     frames: tuple[int, ...] | None = None
     words: tuple[Any, ...] = ()
+    spans: Any = None
     strengths: Mapping[str, Strength] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for port in PORTS:
+            for name, value in getattr(self, port).items():
+                if value.ndim not in (FRAMED[port], FRAMED[port] - (port in SHARED)):
+                    axes = AXES[port] + (f" or {AXES[port].replace('f ', '')}" if port in SHARED else "")
+                    raise InputError(f"{port}[{name!r}] has shape {tuple(value.shape)}; its axes must be {axes}")
         sizes = {f"{port}[{n!r}]": v.shape[0] for port in PORTS for n, v in getattr(self, port).items()}
         if self.groups is not None:
             sizes["groups"] = self.groups.shape[0]
-        if self.rows:
-            sizes["rows"] = len(self.rows)
+        sizes |= {what: len(values) for what, values in (("rows", self.rows), ("words", self.words)) if values}
+        sizes |= {f"dials[{n!r}]": len(d) for n, d in self.dials.items() if isinstance(d, (tuple, list))}
         batch = next(iter(sizes.values()), 1)
         wrong = {name: n for name, n in sizes.items() if n != batch}
         if wrong:
             name, n = next(iter(wrong.items()))
-            raise InputError(f"a condition's entries must have as many items as each other: {next(iter(sizes))} has {batch}, {name} has {n}")
+            raise InputError(
+                f"a condition's entries must have as many items as each other: {next(iter(sizes))} has {batch}, {name} has {n}"
+            )
         object.__setattr__(self, "rows", self.rows or (frozenset(),) * batch)
         object.__setattr__(self, "words", self.words or (None,) * batch)
         dials = {n: tuple(d) if isinstance(d, (tuple, list)) else (d,) * batch for n, d in self.dials.items()}
@@ -150,12 +178,17 @@ class Conditioning:
         return [v for n, v in getattr(self, port).items() if head(n) == name]
 
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> Conditioning:
-        """Every tensor of the ports on another device or in another dtype."""
+        """Every tensor on another device, those of the ports in another dtype."""
         moved = {port: {n: v.to(device, dtype) for n, v in getattr(self, port).items()} for port in PORTS}
-        return self.replace(**moved, groups=None if self.groups is None else self.groups.to(device))
+        groups = None if self.groups is None else self.groups.to(device)
+        return self.replace(**moved, groups=groups, strengths={n: s.to(device) for n, s in self.strengths.items()})
 
     def __and__(self, other: Conditioning) -> Conditioning:
         """Both conditions at once, for the same items. Raises InputError where the same full name occurs twice."""
+        if self.batch != other.batch:
+            raise InputError(
+                f"conditions for {self.batch} and for {other.batch} items cannot be merged; `stack` batches"
+            )
         merged: dict[str, Any] = {}
         for port in (*PORTS, "dials"):
             mine, theirs = getattr(self, port), getattr(other, port)
@@ -171,6 +204,7 @@ class Conditioning:
             rows=tuple(a | b for a, b in zip(self.rows, other.rows, strict=True)),
             frames=self.frames if other.frames is None else other.frames,
             words=tuple(a if b is None else b for a, b in zip(self.words, other.words, strict=True)),
+            spans=self.spans or other.spans,
         )
 
     def named(self, word: str) -> Conditioning:
@@ -195,7 +229,10 @@ class Conditioning:
         """
         cut: dict[str, Any] = {}
         for port in PORTS:
-            cut[port] = {n: self._cut(v, frames, f"{port} {n!r}") if v.ndim == FRAMED[port] else v for n, v in getattr(self, port).items()}
+            cut[port] = {
+                n: self._cut(v, frames, f"{port}[{n!r}]") if v.ndim == FRAMED[port] else v
+                for n, v in getattr(self, port).items()
+            }
         groups = None if self.groups is None else self._cut(self.groups, frames, "groups")
         strengths = {name: self._strength(dials, t, frames, times) for name, dials in self.dials.items()}
         return self.replace(**cut, groups=groups, frames=tuple(frames), strengths=strengths)
@@ -204,19 +241,24 @@ class Conditioning:
         if value.shape[1] == 1:
             return value
         have = tuple(range(value.shape[1])) if self.frames is None else self.frames
+        if len(have) != value.shape[1]:
+            raise InputError(f"the condition {what} has {value.shape[1]} frames and {len(have)} frame ids")
         if tuple(frames) == have:
             return value
         place = {frame: i for i, frame in enumerate(have)}
         lacking = [f for f in frames if f not in place]
         if lacking:
-            raise InputError(f"the condition {what} has {value.shape[1]} frames and none for frame {lacking[0]}; give one for every frame of the clip")
+            raise InputError(
+                f"the condition {what} has {value.shape[1]} frames and none for frame {lacking[0]}; give one for every frame of the clip"
+            )
         return value[:, [place[f] for f in frames]]
 
-    def _strength(self, dials: tuple[Dial | None, ...], t: float, frames: Sequence[int], times: Sequence[float] | None) -> Strength:
+    def _strength(
+        self, dials: tuple[Dial | None, ...], t: float, frames: Sequence[int], times: Sequence[float] | None
+    ) -> Strength:
         rows = [[1.0] * len(frames) if d is None else d.weight(t, frames, times) for d in dials]
         masks = [None if d is None or d.mask is None else _mask_frames(d.mask, frames) for d in dials]
-        shape = next((m.shape for m in masks if m is not None), None)
-        mask = None if shape is None else torch.stack([torch.ones(shape) if m is None else m.float() for m in masks])
+        mask = _stack_masks(masks)
         sites = tuple(None if d is None else d.sites for d in dials)
         weight = torch.tensor(rows)
         values = {w for row in rows for w in row}
@@ -253,19 +295,23 @@ def stack(**parts: Conditioning) -> Conditioning:
         rows=tuple(row for p in named for row in p.rows),
         frames=next(iter(frames), None),
         words=tuple(w for p in named for w in p.words),
+        spans=next((p.spans for p in named if p.spans is not None), None),
     )
 
 
 def _same_shape(values: list[Tensor | None], parts: list[Conditioning], port: str, name: str) -> list[Tensor]:
-    """One shape for all parts: a shared entry beside a per-frame one gets a frame axis, a missing one is zeros."""
+    """One shape for all parts: an entry shared by all frames beside a per-frame one is repeated, a missing one is zeros."""
     present = [v for v in values if v is not None]
-    if port in SHARED and len({v.ndim for v in present}) > 1:
-        frames = max(v.shape[1] for v in present if v.ndim == FRAMED[port])
-        values = [v if v is None or v.ndim == FRAMED[port] else v.unsqueeze(1).expand(-1, frames, *v.shape[1:]) for v in values]
+    if any(v.ndim == FRAMED[port] for v in present):
+        values = [v if v is None else framed(port, v) for v in values]
+        frames = max(v.shape[1] for v in values if v is not None)
+        values = [v if v is None or v.shape[1] > 1 else v.expand(-1, frames, *v.shape[2:]) for v in values]
         present = [v for v in values if v is not None]
     shapes = {tuple(v.shape[1:]) for v in present}
     if len(shapes) > 1:
-        raise InputError(f"the condition {name!r} has different shapes in the stacked parts: {sorted(shapes)}; encode them together so that lengths agree")
+        raise InputError(
+            f"the condition {name!r} has different shapes in the stacked parts: {sorted(shapes)}; encode them together so that lengths agree"
+        )
     shape, like = next(iter(shapes)), present[0]
     return [like.new_zeros(p.batch, *shape) if v is None else v for v, p in zip(values, parts, strict=True)]
 
@@ -283,6 +329,17 @@ def _mask_frames(mask: Tensor, frames: Sequence[int]) -> Tensor:
     if mask.ndim == 2:
         return mask.expand(len(frames), *mask.shape)
     return mask[[min(i, mask.shape[0] - 1) for i in frames]]
+
+
+def _stack_masks(masks: list[Tensor | None]) -> Tensor | None:
+    """Masks `f h w` of all items as `b f h w`, ones where an item has none; None where none has one."""
+    present = [mask.float() for mask in masks if mask is not None]
+    if not present:
+        return None
+    sizes = {tuple(mask.shape[1:]) for mask in present}
+    if len(sizes) > 1:
+        raise InputError(f"the masks of one dial have different sizes: {sorted(sizes)}; draw them on one size")
+    return torch.stack([torch.ones_like(present[0]) if mask is None else mask.float() for mask in masks])
 
 
 def _spread(values: tuple[T, ...], count: int) -> tuple[T, ...]:

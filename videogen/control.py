@@ -16,7 +16,9 @@ from torch import Tensor
 
 from videogen.conditioning import Strength
 
-Kind = Literal["self", "cross", "joint", "gated", "temporal", "residual", "skip", "entry", "down", "mid", "up", "transformer"]
+Kind = Literal[
+    "self", "cross", "joint", "gated", "temporal", "residual", "skip", "entry", "down", "mid", "up", "transformer"
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +175,7 @@ class Pass:
     rows       one set of words per item
     strengths  resolved dials by name
     control    the control of this call, or None
+    spans      the overlapping windows in which temporal layers work; none is one piece
     sizes      height and width of the map at each level, written by the network as it descends
     """
 
@@ -186,6 +189,7 @@ class Pass:
     strengths: Mapping[str, Strength] = dataclasses.field(default_factory=dict)
     control: Control | None = None
     sizes: dict[int, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    spans: tuple[Any, ...] = ()
     kept: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
     def only(self, items: list[int]) -> Pass:
@@ -197,6 +201,7 @@ class Pass:
             tokens={n: v[items] for n, v in self.tokens.items()},
             rows=tuple(self.rows[i] for i in items),
             groups=None if self.groups is None else self.groups[items],
+            strengths={n: s.only(items) for n, s in self.strengths.items()},
         )
 
     def grid(self, site: Site) -> tuple[int, int]:

@@ -131,3 +131,23 @@ def from_generator(
 
 def _ids(count: int | Sequence[int]) -> Sequence[int]:
     return range(count) if isinstance(count, int) else count
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Noise from a generator, in the order of the calls: diffusers' draw. Calls as `FrameNoise` does."""
+
+    generator: Generators
+
+    def __call__(self, items: int, frames: Sequence[int], shape: Sequence[int], draw: Draw = None) -> Tensor:
+        """Fresh noise b f c h w; the address is of no account."""
+        return from_generator(self.generator, items, len(frames), shape)
+
+
+def source_of(seed: int | Sequence[int] | None, generator: Generators | None) -> FrameNoise | Drawn:
+    """The noise of a call: a generator's where one is given, else by address; without a seed a new one is drawn."""
+    if generator is not None:
+        return Drawn(generator)
+    if isinstance(seed, Sequence):
+        return FrameNoise(tuple(seed))
+    return FrameNoise(torch.seed() >> 1 if seed is None else seed)

@@ -18,10 +18,12 @@ from videogen.control import Control
 from videogen.denoiser import Denoiser
 from videogen.errors import InputError
 from videogen.files import replacing
+from videogen.free_init import FreeInit
+from videogen.free_init import free_init as reinitialised
 from videogen.models import autoencoder, folder
 from videogen.models.folder import Parts
 from videogen.models.text import size_condition
-from videogen.noise import FrameNoise, from_generator
+from videogen.noise import FrameNoise, shuffled, source_of
 from videogen.path import Path
 from videogen.prediction import Denoise, Prediction, kind_from_config
 from videogen.sampling import SAMPLERS, Sampler
@@ -129,6 +131,20 @@ class Pipeline:
         return next(self.parts.unet.parameters()).device
 
     @property
+    def line(self) -> str:
+        """What was loaded, in one line."""
+        return self.parts.line if self.motion is None else f"{self.parts.line}; motion: {self.motion.line}"
+
+    def load_lora(self, path: str | FilePath, weight: float = 1.0) -> Pipeline:
+        """Merge a LoRA file (kohya, diffusers, peft, MotionLoRA, domain adapter) into the parts it names; returns itself."""
+        from videogen.adapters.lora import load_lora
+
+        parts = {"unet": self.parts.unet, "motion": self.parts.unet}
+        parts |= {f"text_encoder{'_2' * i}": e.model for i, e in enumerate(self.parts.text.encoders)}
+        load_lora(parts, path, weight)
+        return self
+
+    @property
     def default_size(self) -> tuple[int, int]:
         """Height and width the model was trained at, in pixels."""
         side = self.parts.unet.config.sample_size * autoencoder.factor(self.parts.vae)
@@ -169,6 +185,8 @@ class Pipeline:
         conditions: Sequence[Pair] = (),
         control: Control | None = None,
         windows: Windows | None = None,
+        free_noise: bool = False,
+        free_init: FreeInit | None = None,
         output_type: Output = "pil",
         callback_on_step_end: Callable[[Pipeline, int, float, Tensor], Tensor | None] | None = None,
         progress: bool = True,
@@ -184,6 +202,8 @@ class Pipeline:
         motion_scale       strength of the motion modules, a number or a `Dial`
         conditions         pairs (given, null) of `Conditioning`, merged with the text
         windows            how clips longer than the module's table are cut; chosen by itself where they are
+        free_noise         FreeNoise instead: shuffled noise, and temporal layers in overlapping pieces inside one call
+        free_init          FreeInit: sample several times, renewing the high frequencies of the noise
         callback_on_step_end  `(pipe, step, t, latents) -> latents or None`, after each step
 
         Raises InputError for impossible values, before anything is computed.
@@ -195,16 +215,42 @@ class Pipeline:
         times = method.times(self.denoiser.path, num_inference_steps)
         denoiser = self.denoiser.replace(path=times.path)
         given, null = self.condition(prompts, negative_prompt, frames, size, motion_scale, conditions)
+        plan = self._plan(windows, frames, free_noise)
+        if free_noise and plan is not None:
+            given, null = given.replace(spans=plan), null.replace(spans=plan)
         denoise = self._guided(
             denoiser, given, null, guidance_scale, guidance_rescale, guidance_batched, control, times.t
         )
-        plan = self._plan(windows, frames)
-        if plan is not None:
+        if plan is not None and not free_noise:
             denoise = windowed(denoise, plan)
-        x, noise = self._start(latents, generator, seed, len(prompts), frames, size)
-        with _bar(len(times), progress) as tick:
-            after = _after(self, times, callback_on_step_end, tick)
-            x = method(denoise, x * times.scale, times, noise=noise, after=after, **({"eta": eta} if eta else {}))
+        address = (len(prompts), frames, self._shape(size))
+        source = source_of(seed, generator)
+        if latents is not None:
+            x = self._checked(latents, *address)
+        elif free_noise and plan is not None:
+            if not isinstance(source, FrameNoise):
+                raise InputError("FreeNoise shuffles the noise of frames by their address: give seed=, not a generator")
+            x = shuffled(source, *address, window=plan.length, stride=plan.length - plan.overlap)
+        else:
+            x = source(*address)
+
+        def noise(draw: tuple[float, int]) -> Tensor:
+            return source(*address, draw).to(self.device)
+
+        x = x.to(self.device, torch.float32)
+        rounds = 1 if free_init is None else free_init.iterations
+        with _bar(len(times) * rounds, progress) as tick:
+
+            def run(first: Tensor) -> Tensor:
+                after = _after(self, times, callback_on_step_end, tick)
+                options = {"eta": eta} if eta else {}
+                return method(denoise, first * times.scale, times, noise=noise, after=after, **options)
+
+            x = (
+                run(x)
+                if free_init is None
+                else reinitialised(run, x, lambda i: noise((-1.0, i)), times.path, free_init)
+            )
         pieces = () if plan is None else tuple(window.frames for window in plan.cut(frames))
         used = int(seed) if isinstance(seed, int) else None
         return Result(self._output(x, output_type), used, tuple(times.t.tolist()), pieces)
@@ -294,50 +340,33 @@ class Pipeline:
         )
         return guidance.cfg_apart(uncond, cond, scale, rescale=rescale)
 
-    def _plan(self, windows: Windows | None, frames: Sequence[int]) -> Windows | None:
+    def _plan(self, windows: Windows | None, frames: Sequence[int], free_noise: bool) -> Windows | None:
         """Windows where they are asked for, or where the clip is longer than the motion module's table."""
         if self.motion is None or len(frames) == 1:
             return None
-        if windows is None and len(frames) <= self.motion.longest:
+        if windows is None and len(frames) <= (self.motion.trained if free_noise else self.motion.longest):
             return None
-        plan = windows or Windows(length=self.motion.trained, overlap=self.motion.trained // 4)
+        trained = self.motion.trained
+        # FreeNoise's windows inside the temporal layers move by a quarter of their length, whole calls by three quarters.
+        plan = windows or Windows(trained, trained - trained // 4 if free_noise else trained // 4)
         if plan.length > self.motion.longest:
             raise InputError(
                 f"windows of {plan.length} frames are longer than the motion module's {self.motion.longest} positions"
             )
         return plan
 
-    def _start(
-        self,
-        latents: Tensor | None,
-        generator: torch.Generator | None,
-        seed: int | Sequence[int] | None,
-        items: int,
-        frames: tuple[int, ...],
-        size: tuple[int, int],
-    ) -> tuple[Tensor, Callable[[tuple[float, int] | None], Tensor]]:
-        """The first noise `b f c h w`, and fresh noise for stochastic samplers from the same source."""
+    def _shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        """Channels, height and width of a frame's latents."""
         factor = autoencoder.factor(self.parts.vae)
-        shape = (self.parts.unet.config.in_channels, size[0] // factor, size[1] // factor)
-        if generator is not None:
+        return self.parts.unet.config.in_channels, size[0] // factor, size[1] // factor
 
-            def fresh(draw: tuple[float, int] | None = None) -> Tensor:
-                return from_generator(generator, items, len(frames), shape).to(self.device)
-        else:
-            address = FrameNoise(
-                tuple(seed) if isinstance(seed, Sequence) else seed if seed is not None else torch.seed() >> 1
-            )
-
-            def fresh(draw: tuple[float, int] | None = None) -> Tensor:
-                return address(items, frames, shape, draw).to(self.device)
-
-        first = latents if latents is not None else fresh()
+    def _checked(self, latents: Tensor, items: int, frames: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
         expected = (items, len(frames), *shape)
-        if tuple(first.shape) != expected:
+        if tuple(latents.shape) != expected:
             raise InputError(
-                f"latents have shape {tuple(first.shape)}; this call needs {expected} (batch, frames, channels, height/{factor}, width/{factor})"
+                f"latents have shape {tuple(latents.shape)}; this call needs {expected} (batch, frames, channels, height, width)"
             )
-        return first.to(self.device, torch.float32), fresh
+        return latents
 
     def _output(self, latents: Tensor, kind: Output) -> Any:
         if kind == "latent":

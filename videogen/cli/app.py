@@ -25,8 +25,22 @@ def _doctor() -> Command:
     return doctor
 
 
+def _generate() -> Command:
+    from videogen.cli.generate import generate
+
+    return generate
+
+
+def _reproduce() -> Command:
+    from videogen.cli.reproduce import reproduce
+
+    return reproduce
+
+
 # name -> the import of its function; a new command is one file, one such function and one row here
 COMMANDS: dict[str, Callable[[], Command]] = {
+    "generate": _generate,
+    "reproduce": _reproduce,
     "doctor": _doctor,
 }
 

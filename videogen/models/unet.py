@@ -1,4 +1,6 @@
-"""The UNet of Stable Diffusion 1.x, 2.x and SDXL over clips: an image model inflated over time by folding frames (Rombach et al. 2022; Podell et al. 2023).
+"""The UNet of Stable Diffusion 1.x, 2.x and SDXL over clips: an image model inflated over time by folding frames.
+
+Rombach et al. 2022, section 3; Podell et al. 2023, section 2.
 
 Parameter names and shapes are diffusers' `UNet2DConditionModel`'s, so public checkpoints load strictly. What videos add is installed into slots.
 """
@@ -6,6 +8,7 @@ Parameter names and shapes are diffusers' `UNet2DConditionModel`'s, so public ch
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from videogen.conditioning import Conditioning, head
+from videogen.conditioning import PORTS, Conditioning, framed, head
 from videogen.control import Control, Pass, Site
 from videogen.errors import InputError
 from videogen.models.blocks import DownLevel, MidLevel, ResnetBlock, Transformer2D, UpLevel
@@ -21,11 +24,21 @@ from videogen.models.layers import Conv2d, GroupNorm, Linear, Scope, sinusoids
 
 # Values that other checkpoints of the class may carry and that change its topology: each is another network, refused by name.
 PLAIN = {
-    "act_fn": "silu", "attention_type": "default", "class_embed_type": None, "encoder_hid_dim_type": None, "dual_cross_attention": False,
-    "only_cross_attention": False, "resnet_time_scale_shift": "default", "time_embedding_type": "positional", "mid_block_type": "UNetMidBlock2DCrossAttn",
-    "conv_in_kernel": 3, "conv_out_kernel": 3, "center_input_sample": False, "downsample_padding": 1, "flip_sin_to_cos": True, "freq_shift": 0,
-    "time_embedding_act_fn": None, "timestep_post_act": None, "time_cond_proj_dim": None, "num_class_embeds": None,
+    "act_fn": "silu", "attention_type": "default", "class_embed_type": None, "encoder_hid_dim_type": None,
+    "dual_cross_attention": False, "only_cross_attention": False, "resnet_time_scale_shift": "default",
+    "time_embedding_type": "positional", "mid_block_type": "UNetMidBlock2DCrossAttn", "conv_in_kernel": 3,
+    "conv_out_kernel": 3, "center_input_sample": False, "downsample_padding": 1, "flip_sin_to_cos": True,
+    "freq_shift": 0, "time_embedding_act_fn": None, "timestep_post_act": None, "time_cond_proj_dim": None,
+    "num_class_embeds": None, "resnet_out_scale_factor": 1, "resnet_skip_time_act": False, "mid_block_scale_factor": 1,
+    "cross_attention_norm": None, "reverse_transformer_layers_per_block": None, "time_embedding_dim": None,
 }  # fmt: skip
+# Level types and whether they attend; diffusers names those of an animated UNet (UNetMotionModel) differently.
+LEVELS = {
+    f"{attends}{side}Block{kind}": bool(attends)
+    for kind in ("2D", "Motion")
+    for side in ("Down", "Up")
+    for attends in ("CrossAttn", "")
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +48,7 @@ class UNetConfig:
     channels      width of each level
     depths        transformer blocks of each level, 0 where it has no attention
     heads         attention heads of each level
+    middle        transformer blocks in the middle; 0 is as many as the innermost level has, and at least one
     context       width of the text tokens
     layers        residual blocks per encoder level (one more in the decoder)
     linear        token projections stored as matrices (SD 2.x, SDXL) instead of 1x1 convolutions
@@ -48,6 +62,7 @@ class UNetConfig:
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
     depths: tuple[int, ...] = (1, 1, 1, 0)
     heads: tuple[int, ...] = (8, 8, 8, 8)
+    middle: int = 0
     context: int = 768
     layers: int = 2
     linear: bool = False
@@ -60,22 +75,37 @@ class UNetConfig:
 
     @property
     def mid_depth(self) -> int:
-        """Transformer blocks in the middle: as many as at the innermost level that names a number."""
-        return max(self.depths[-1], 1)
+        """Transformer blocks in the middle."""
+        return self.middle or max(self.depths[-1], 1)
 
     @classmethod
     def from_diffusers(cls, config: Mapping[str, Any]) -> UNetConfig:
         """Read diffusers' `unet/config.json`. Raises InputError where the file describes another network."""
         for key, plain in PLAIN.items():
-            if key in config and config[key] not in (plain, None):
-                raise InputError(f"this UNet has {key}={config[key]!r}, which is not a plain Stable Diffusion UNet; only {plain!r} is known here")
+            if key in config and (config[key] or None) != (plain or None):
+                raise InputError(
+                    f"this UNet has {key}={config[key]!r}, which is not a plain Stable Diffusion UNet; only {plain!r} is known here"
+                )
         channels = tuple(config["block_out_channels"])
         levels = len(channels)
         depth = config.get("transformer_layers_per_block") or 1
         per_level = tuple(depth) if isinstance(depth, (list, tuple)) else (depth,) * levels
-        attends = ["CrossAttn" in name for name in config["down_block_types"]]
-        if ["CrossAttn" in name for name in config["up_block_types"]][::-1] != attends:
-            raise InputError("this UNet's encoder and decoder attend at different levels; such a network is not known here")
+        for key, sizes in {
+            "transformer_layers_per_block": per_level,
+            "layers_per_block": (config["layers_per_block"],),
+        }.items():
+            if not all(isinstance(size, int) for size in sizes):
+                raise InputError(
+                    f"this UNet has {key}={config[key]!r}; layers that differ inside a level are not known here"
+                )
+        for name in (*config["down_block_types"], *config["up_block_types"]):
+            if name not in LEVELS:
+                raise InputError(f"this UNet has a level of type {name}; known here are {', '.join(LEVELS)}")
+        attends = [LEVELS[name] for name in config["down_block_types"]]
+        if [LEVELS[name] for name in config["up_block_types"]][::-1] != attends:
+            raise InputError(
+                "this UNet's encoder and decoder attend at different levels; such a network is not known here"
+            )
         # `attention_head_dim` is the number of heads in every released Stable Diffusion config; the name is a slip diffusers keeps for compatibility.
         heads = config.get("num_attention_heads") or config.get("attention_head_dim", 8)
         added = config.get("addition_embed_type")
@@ -88,6 +118,7 @@ class UNetConfig:
             channels=channels,
             depths=tuple(d if on else 0 for d, on in zip(per_level, attends, strict=True)),
             heads=tuple(heads) if isinstance(heads, (list, tuple)) else (heads,) * levels,
+            middle=0 if attends[-1] or per_level[-1] == 1 else per_level[-1],
             context=config["cross_attention_dim"],
             layers=config["layers_per_block"],
             linear=bool(config.get("use_linear_projection", False)),
@@ -102,7 +133,7 @@ class UNetConfig:
         """The same network as diffusers' `unet/config.json`."""
         down = ["CrossAttnDownBlock2D" if d else "DownBlock2D" for d in self.depths]
         up = ["CrossAttnUpBlock2D" if d else "UpBlock2D" for d in self.depths[::-1]]
-        depths = [max(d, 1) for d in self.depths]
+        depths = [*(max(d, 1) for d in self.depths[:-1]), self.mid_depth]
         config: dict[str, Any] = {
             "_class_name": "UNet2DConditionModel", "_diffusers_version": "0.42.1", "act_fn": "silu", "sample_size": self.sample_size,
             "in_channels": self.in_channels, "out_channels": self.out_channels, "block_out_channels": list(self.channels),
@@ -168,22 +199,29 @@ class UNet(nn.Module):
         resnets = [self._resnet(c_in if i == 0 else c, c, block, i, "down", level) for i in range(g.layers)]
         depth = g.depths[level]
         attentions = [self._transformer(level, depth, block, i, "down") for i in range(g.layers)] if depth else []
-        return DownLevel(resnets, attentions, c, last=level == len(g.channels) - 1)
+        last = level == len(g.channels) - 1
+        sites = [Site(self.net, f"{block}.resnets.{i}", "down", "down", level) for i in range(g.layers)]
+        sites += [] if last else [Site(self.net, f"{block}.downsamplers.0", "down", "down", level + 1)]
+        return DownLevel(resnets, attentions, c, last, sites)
 
     def _mid(self) -> MidLevel:
         level, c = len(self.config.channels) - 1, self.config.channels[-1]
         resnets = [self._resnet(c, c, "mid_block", i, "mid", level) for i in (0, 1)]
-        return MidLevel(resnets, [self._transformer(level, self.config.mid_depth, "mid_block", 0, "mid")])
+        attention = self._transformer(level, self.config.mid_depth, "mid_block", 0, "mid")
+        return MidLevel(resnets, [attention], Site(self.net, "mid_block", "mid", "mid", level))
 
     def _up(self, i: int) -> UpLevel:
         g, block = self.config, f"up_blocks.{i}"
         level = len(g.channels) - 1 - i
         c, below = g.channels[level], g.channels[min(level + 1, len(g.channels) - 1)]
         skips = [c] * g.layers + [g.channels[max(level - 1, 0)]]
-        resnets = [self._resnet((below if j == 0 else c) + skips[j], c, block, j, "up", level) for j in range(g.layers + 1)]
+        resnets = [
+            self._resnet((below if j == 0 else c) + skips[j], c, block, j, "up", level) for j in range(g.layers + 1)
+        ]
         depth = g.depths[level]
         attentions = [self._transformer(level, depth, block, j, "up") for j in range(g.layers + 1)] if depth else []
-        return UpLevel(resnets, attentions, c, last=level == 0, site_skip=Site(self.net, block, "skip", "up", level))
+        sites = [Site(self.net, f"{block}.resnets.{j}", "up", "up", level) for j in range(g.layers + 1)]
+        return UpLevel(resnets, attentions, c, level == 0, sites)
 
     @property
     def levels(self) -> list[DownLevel | MidLevel | UpLevel]:
@@ -200,31 +238,52 @@ class UNet(nn.Module):
         dtype = self.conv_in.weight.dtype
         emb = self.time_embedding(sinusoids(labels, self.config.channels[0]).to(dtype))[:, None]
         if self.config.size_width is not None:
-            try:
-                pooled, size = cond.vector["text"], cond.vector["size"]
-            except KeyError as missing:
-                raise InputError(f"this model needs the vector {missing} (SDXL's pooled text and sizes); encode the prompt with its own text side") from None
+            pooled, size = _vector(cond, "text"), _vector(cond, "size")
             sizes = sinusoids(size, self.config.size_width).flatten(-2).to(dtype)
-            emb = emb + self.add_embedding(torch.cat([_framed(pooled.to(dtype)), _framed(sizes)], -1))
+            frames = max(pooled.shape[1], size.shape[1])
+            added = [pooled.to(dtype).expand(-1, frames, -1), sizes.expand(-1, frames, -1)]
+            emb = emb + self.add_embedding(torch.cat(added, -1))
         return F.silu(emb)
 
     def check(self, cond: Conditioning) -> None:
-        """Raise InputError where the condition holds what this network does not take, or lacks its text."""
-        takes = {"tokens": {"text"}, "vector": {"text", "size"} if self.config.size_width is not None else set(), "concat": set(), "residuals": set()}
-        for port, heads in takes.items():
+        """Raise InputError where the condition holds what this network does not take, or lacks what it needs."""
+        takes = {"tokens": ["text"], "vector": [] if self.config.size_width is None else ["text", "size"]}
+        for port in PORTS:
             for name in getattr(cond, port):
-                if head(name) not in heads:
-                    raise InputError(f"this model does not take {port} {name!r}; it takes {sorted(heads) or 'none'}")
+                if head(name) not in takes.get(port, []):
+                    raise InputError(f"this model does not take {port} {name!r}; it takes {takes.get(port) or 'none'}")
         if not cond.entries("tokens", "text"):
             raise InputError("this model needs text; give a prompt (it may be empty)")
+        for name in takes["vector"]:
+            if not cond.entries("vector", name):
+                raise InputError(
+                    f"this model needs the vector {name!r} (SDXL's pooled text and sizes); encode the prompt with its own text side"
+                )
+        for width in {tokens.shape[-1] for tokens in cond.entries("tokens", "text")} - {self.config.context}:
+            raise InputError(
+                f"the text is {width} wide and this model reads {self.config.context}; encode the prompt with the model's own text side"
+            )
 
-    def forward(self, x: Tensor, labels: Tensor, cond: Conditioning, control: Control | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, x: Tensor, labels: Tensor, cond: Conditioning, control: Control | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """x `b f c h w`, labels `b` (what the net is told of the time), cond resolved for this call -> (output `b f c h w`, what was kept)."""
         b, f = x.shape[:2]
         dtype = self.conv_in.weight.dtype
         text = _text(cond).to(dtype)
         frames = cond.frames or tuple(range(f))
-        p = Pass(b, f, self.embed(labels, cond), {"text": text}, frames, cond.rows, cond.groups, cond.strengths, control)
+        p = Pass(
+            b,
+            f,
+            self.embed(labels, cond),
+            {"text": text},
+            frames,
+            cond.rows,
+            cond.groups,
+            cond.strengths,
+            control,
+            spans=tuple(cond.spans.cut(frames)) if cond.spans is not None else (),
+        )
         h = self.conv_in(x.to(dtype).flatten(0, 1).contiguous(memory_format=torch.channels_last), p)
         h = p.features(self.site_in, h)
         skips = [h]
@@ -235,18 +294,20 @@ class UNet(nn.Module):
         for level in self.up_blocks:
             h = level(h, p, skips)
         out = self.conv_out(F.silu(self.conv_norm_out(h, p)), p)
-        return out.unflatten(0, (b, f)).to(x.dtype), p.kept
+        # A copy: checkpointing fills the pass's own dictionary once more in the backward pass.
+        return out.unflatten(0, (b, f)).to(x.dtype), dict(p.kept)
 
 
-def _framed(vector: Tensor) -> Tensor:
-    """`b d` -> `b 1 d`; `b f d` stays."""
-    return vector if vector.ndim == 3 else vector[:, None]
+def _vector(cond: Conditioning, name: str) -> Tensor:
+    """The sum of all vectors of one head, `b 1 d`, or `b f d` where one differs by frame."""
+    return functools.reduce(torch.add, (framed("vector", value) for value in cond.entries("vector", name)))
 
 
 def _text(cond: Conditioning) -> Tensor:
-    """All text entries joined along n; shared ones get a frame axis where another one has it."""
+    """All text entries joined along n, `b n d`, or `b f n d` where one differs by frame."""
     entries = cond.entries("tokens", "text")
-    if any(e.ndim == 4 for e in entries):
-        frames = max(e.shape[1] for e in entries if e.ndim == 4)
-        entries = [e if e.ndim == 4 else e[:, None].expand(-1, frames, -1, -1) for e in entries]
+    if len(entries) > 1 and any(e.ndim == 4 for e in entries):
+        entries = [framed("tokens", e) for e in entries]
+        frames = max(e.shape[1] for e in entries)
+        entries = [e.expand(-1, frames, -1, -1) for e in entries]
     return entries[0] if len(entries) == 1 else torch.cat(entries, -2)

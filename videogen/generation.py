@@ -1,0 +1,210 @@
+"""Text to clip as the command line asks for it: a request, what it makes, and the recipe that makes it again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from videogen import recipe as recipes
+from videogen.clip import Clip
+from videogen.errors import InputError
+from videogen.free_init import FreeInit
+from videogen.models import folder
+from videogen.pipeline import Pipeline, miniature
+from videogen.recipe import Recipe
+from videogen.windows import Windows
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What `videogen generate` was asked. None is the model's own choice.
+
+    prompt          text, or texts by frame
+    model, motion   what `Pipeline.from_pretrained` takes
+    lora            files, each with its strength: (path, weight)
+    size            width and height in pixels
+    window, overlap frames of a context window and what neighbours share
+    free_noise      shuffled noise and windowed temporal attention (FreeNoise)
+    free_init       iterations of FreeInit, 1 for none
+    """
+
+    prompt: str | Mapping[int, str]
+    model: str = "shapes"
+    motion: str | None = None
+    negative: str | None = None
+    frames: int = 16
+    size: tuple[int, int] | None = None
+    steps: int = 25
+    guidance: float = 7.5
+    rescale: float = 0.0
+    sampler: str = "ddim"
+    eta: float = 0.0
+    karras: bool = False
+    seed: int = 0
+    lora: tuple[tuple[str, float], ...] = ()
+    motion_scale: float = 1.0
+    window: int | None = None
+    overlap: int | None = None
+    free_noise: bool = False
+    free_init: int = 1
+    fps: Fraction = Fraction(8)
+    tokenizer: str | None = None
+    prediction_type: str | None = None
+    dtype: str = "float32"
+    device: str = "cpu"
+
+    def check(self) -> None:
+        """Raise InputError for what can be refused before a model is read."""
+        if self.frames < 1:
+            raise InputError(f"{self.frames} frames: a clip needs at least 1")
+        if self.steps < 1:
+            raise InputError(f"{self.steps} steps: sampling needs at least 1")
+        if self.fps <= 0:
+            raise InputError(f"{self.fps} frames per second: give a number above 0")
+        if self.dtype not in DTYPES:
+            raise InputError(f"dtype {self.dtype!r}: choose one of {', '.join(DTYPES)}")
+        if self.overlap is not None and self.window is None:
+            raise InputError("an overlap belongs to windows; give --window too")
+        try:
+            torch.zeros(1, device=self.device)
+        except (RuntimeError, AssertionError) as problem:
+            raise InputError(f"the device {self.device!r} cannot be used: {str(problem).splitlines()[0]}") from problem
+
+
+def load(request: Request) -> Pipeline:
+    """The pipeline a request names, LoRA merged in."""
+    request.check()
+    pipe = Pipeline.from_pretrained(
+        request.model,
+        motion=request.motion,
+        dtype=DTYPES[request.dtype],
+        device=request.device,
+        tokenizer=request.tokenizer,
+        prediction_type=request.prediction_type,
+    )
+    for path, weight in request.lora:
+        pipe.load_lora(path, weight)
+    return pipe
+
+
+def make(pipe: Pipeline, request: Request, *, progress: bool = True) -> tuple[Clip, Recipe]:
+    """The clip of a request and its recipe."""
+    width, height = request.size or pipe.default_size[::-1]
+    windows = None
+    if request.window is not None:
+        overlap = request.window // 4 if request.overlap is None else request.overlap
+        windows = Windows(request.window, overlap)
+    result = pipe(
+        request.prompt,
+        negative_prompt=request.negative,
+        num_frames=request.frames,
+        height=height,
+        width=width,
+        num_inference_steps=request.steps,
+        guidance_scale=request.guidance,
+        guidance_rescale=request.rescale,
+        sampler=request.sampler,
+        eta=request.eta,
+        karras=request.karras,
+        seed=request.seed,
+        motion_scale=request.motion_scale,
+        windows=windows,
+        free_noise=request.free_noise,
+        free_init=FreeInit(request.free_init) if request.free_init > 1 else None,
+        output_type="pt",
+        progress=progress,
+    )
+    frames: Tensor = result.frames[0]
+    return Clip(frames, request.fps), _recipe(request, width, height)
+
+
+def _recipe(request: Request, width: int, height: int) -> Recipe:
+    named = {"model": request.model, "motion": request.motion, "tokenizer": request.tokenizer}
+    named |= {f"lora.{i}": path for i, (path, _) in enumerate(request.lora)}
+    standing = {f.name: f.default for f in dataclasses.fields(Request)}
+    kept = ("prompt", "model", "motion", "negative", "frames", "size", "steps", "guidance", "sampler", "seed", "fps")
+    options = {
+        name: value
+        for name, value in dataclasses.asdict(request).items()
+        if name not in (*kept, "tokenizer", "dtype", "device") and value != standing[name]
+    }
+    prompt = request.prompt
+    return Recipe(
+        command="generate",
+        prompt=prompt if isinstance(prompt, str) else {str(frame): text for frame, text in prompt.items()},
+        negative=request.negative,
+        seed=request.seed,
+        frames=request.frames,
+        height=height,
+        width=width,
+        fps=str(request.fps),
+        sampler=request.sampler,
+        steps=request.steps,
+        guidance=request.guidance,
+        models={part: {"source": s, "sha256": _hash(s)} for part, s in named.items() if s not in (None, "none")},
+        options=options | ({"motion": "none"} if request.motion == "none" else {}),
+        versions=recipes.versions(),
+        threads=torch.get_num_threads(),
+        device=f"{request.device} {request.dtype}",
+    )
+
+
+def request_of(made: Recipe) -> Request:
+    """The request that a recipe records. Raises InputError for a recipe of another command."""
+    if made.command != "generate":
+        raise InputError(
+            f"this file was made by `videogen {made.command}`, which cannot be reproduced from its recipe yet"
+        )
+    sources = {part: entry["source"] for part, entry in made.models.items()}
+    options: dict[str, Any] = dict(made.options)
+    options["lora"] = tuple((str(path), float(weight)) for path, weight in options.get("lora", ()))
+    known = {field.name for field in dataclasses.fields(Request)}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise InputError(
+            f"the recipe has an option {unknown[0]!r} that this version does not know; use the version it names"
+        )
+    device, _, dtype = made.device.partition(" ")
+    return Request(
+        **{
+            **options,
+            "prompt": made.prompt if isinstance(made.prompt, str) else {int(k): v for k, v in made.prompt.items()},
+            "negative": made.negative,
+            "model": sources["model"],
+            "motion": options.get("motion", sources.get("motion")),
+            "tokenizer": sources.get("tokenizer"),
+            "frames": made.frames,
+            "size": (made.width, made.height),
+            "steps": made.steps,
+            "guidance": made.guidance,
+            "sampler": made.sampler,
+            "seed": made.seed if isinstance(made.seed, int) else made.seed[0],
+            "fps": Fraction(made.fps),
+            "device": device,
+            "dtype": dtype or "float32",
+        }
+    )
+
+
+def changed_models(made: Recipe) -> list[str]:
+    """The parts whose files are not what the recipe recorded, or are gone."""
+    changed = []
+    for part, entry in made.models.items():
+        try:
+            same = _hash(entry["source"]) == entry["sha256"]
+        except InputError:
+            same = False
+        if not same:
+            changed.append(f"{part} ({entry['source']})")
+    return changed
+
+
+def _hash(source: str | None) -> str:
+    return recipes.hash_path(miniature() if source == "shapes" else folder.find(str(source)))
