@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from videogen.attention import temporal
 from videogen.control import Pass, Site
 from videogen.errors import InputError
-from videogen.models.blocks import DownLevel, MidLevel, UpLevel
+from videogen.models.blocks import DownLevel, MidLevel, ResnetBlock, UpLevel
 from videogen.models.layers import Attention, FeedForward, GroupNorm, Linear, Scope, to_picture, to_tokens
 from videogen.models.unet import UNet
 
@@ -219,7 +219,7 @@ def remove_motion(unet: UNet) -> UNet:
 
 def set_resnet_norm_scope(unet: UNet, scope: Scope) -> None:
     """Where the residual blocks' and the last GroupNorm take their statistics; a switch of the family that is animated."""
-    norms = [norm for level in unet.levels for block in level.resnets for norm in (block.norm1, block.norm2)]
+    norms = [norm for block in unet.modules() if isinstance(block, ResnetBlock) for norm in (block.norm1, block.norm2)]
     for norm in (*norms, unet.conv_norm_out):
         norm.scope = scope
 

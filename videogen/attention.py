@@ -41,7 +41,9 @@ def attend_controlled(q: Tensor, k: Tensor, v: Tensor, site: Site, p: Pass, mask
     if not control.wants_maps(site, p):
         if mask is None:
             return attend(q, k, v)
-        out = F.scaled_dot_product_attention(q, k.expand(-1, q.shape[1], -1, -1, -1), v.expand(-1, q.shape[1], -1, -1, -1), mask)
+        out = F.scaled_dot_product_attention(
+            q, k.expand(-1, q.shape[1], -1, -1, -1), v.expand(-1, q.shape[1], -1, -1, -1), mask
+        )
         return out.transpose(2, 3)
     scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
     if mask is not None:
@@ -66,7 +68,9 @@ def temporal(q: Tensor, k: Tensor, v: Tensor, heads: int, site: Site, p: Pass) -
     if p.groups is not None:
         allowed = (p.groups[:, :, None] == p.groups[:, None, :])[:, None]
     if p.control is None:
-        q, k, v = (x.unflatten(0, (p.b, p.f)).reshape(p.b, p.f, -1, x.shape[-1] // heads).transpose(1, 2) for x in (q, k, v))
+        q, k, v = (
+            x.unflatten(0, (p.b, p.f)).reshape(p.b, p.f, -1, x.shape[-1] // heads).transpose(1, 2) for x in (q, k, v)
+        )
         parts = [
             F.scaled_dot_product_attention(*chunk, attn_mask=allowed)
             for chunk in zip(q.split(MOST_HEADS, 1), k.split(MOST_HEADS, 1), v.split(MOST_HEADS, 1), strict=True)

@@ -24,7 +24,9 @@ class Denoiser:
     path: Path
     predicts: Kind = "eps"
 
-    def given(self, cond: Conditioning, control: Control | None = None, times: Sequence[float] | Tensor | None = None) -> Denoise:
+    def given(
+        self, cond: Conditioning, control: Control | None = None, times: Sequence[float] | Tensor | None = None
+    ) -> Denoise:
         """The denoiser under a condition. `times` is the descending grid in which the dials' `steps` count."""
         check = getattr(self.net, "check", None)
         if check is not None:
@@ -39,7 +41,10 @@ class Denoiser:
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """A `Denoise`: the network asked under one condition. Where the condition has k times as many rows as x has items, x is repeated block by block."""
+    """A `Denoise`: the network asked under one condition.
+
+    Where the condition has k times as many rows as x has items, x is repeated block by block.
+    """
 
     denoiser: Denoiser
     cond: Conditioning
@@ -49,10 +54,14 @@ class Given:
     def __call__(self, x: Tensor, t: float | Tensor, frames: Sequence[int] | None = None) -> Prediction:
         """x `b f c h w`, t a position on the path (one for all, or one per item), frames the ids of x's frames in the whole clip."""
         if x.ndim != 5:
-            raise InputError(f"a clip has five axes (batch, frames, channels, height, width); this one has shape {tuple(x.shape)}")
+            raise InputError(
+                f"a clip has five axes (batch, frames, channels, height, width); this one has shape {tuple(x.shape)}"
+            )
         blocks, rest = divmod(self.cond.batch, x.shape[0])
         if rest or not blocks:
-            raise InputError(f"the condition has {self.cond.batch} items and the clip {x.shape[0]}; the first must be a multiple of the second")
+            raise InputError(
+                f"the condition has {self.cond.batch} items and the clip {x.shape[0]}; the first must be a multiple of the second"
+            )
         ids = tuple(range(x.shape[1])) if frames is None else tuple(int(i) for i in frames)
         if len(ids) != x.shape[1]:
             raise InputError(f"{len(ids)} frame ids for a clip of {x.shape[1]} frames")

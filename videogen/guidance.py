@@ -40,7 +40,9 @@ def cfg_apart(uncond: Denoise, cond: Denoise, scale: Scale, *, rescale: float = 
 
     def guided(x: Tensor, t: float | Tensor, frames: Sequence[int] | None = None) -> Prediction:
         without, given = uncond(x, t, frames), cond(x, t, frames)
-        return combine(without, given, _scale(scale, t, frames, x), rescale).replace(kept={**without.kept, **given.kept})
+        return combine(without, given, _scale(scale, t, frames, x), rescale).replace(
+            kept={**without.kept, **given.kept}
+        )
 
     return guided
 

@@ -5,6 +5,9 @@ Inside, h is `(b f) c h w` in channels-last memory: the step to tokens and back 
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -62,17 +65,19 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(width)
         self.ff = FeedForward(width)
 
-    def _attend(self, layer: Attention, h: Tensor, source: Tensor, site: Site, p: Pass) -> Tensor:
+    def _attend(self, layer: Attention, h: Tensor, source: Tensor | None, site: Site, p: Pass) -> Tensor:
+        """h attends over source, or over itself."""
         h = p.features(site, h)
+        source = h if source is None else source
         q, k, v = layer.to_q(h, p), layer.to_k(source, p), layer.to_v(source, p)
         return p.features(site, layer.to_out[0](spatial(q, k, v, layer.heads, site, p), p))
 
     def forward(self, h: Tensor, p: Pass) -> Tensor:
         """h `(b f) n c`."""
-        x = self.norm1(h)
-        h = h + self._attend(self.attn1, x, x, self.site_self, p)
+        h = h + self._attend(self.attn1, self.norm1(h), None, self.site_self, p)
         text = p.tokens["text"]
-        h = h + self._attend(self.attn2, self.norm2(h), text.flatten(0, 1) if text.ndim == 4 else text, self.site_text, p)
+        text = text.flatten(0, 1) if text.ndim == 4 else text
+        h = h + self._attend(self.attn2, self.norm2(h), text, self.site_text, p)
         return h + self.ff(self.norm3(h), p)
 
 
@@ -86,7 +91,12 @@ class Transformer2D(nn.Module):
         self.norm = GroupNorm(groups, width, 1e-6)
         self.proj_in = projection(width, width)
         self.transformer_blocks = nn.ModuleList(
-            TransformerBlock(width, heads, context, Site(site.net, f"{site.place}.transformer_blocks.{i}", "self", site.part, site.level))
+            TransformerBlock(
+                width,
+                heads,
+                context,
+                Site(site.net, f"{site.place}.transformer_blocks.{i}", "self", site.part, site.level),
+            )
             for i in range(depth)
         )
         self.proj_out = projection(width, width)
@@ -147,24 +157,27 @@ class Level(nn.Module):
         """Motion module i, where one is installed and its dial is not off."""
         if len(self.motion_modules) == 0 or not p.on("motion"):
             return h
-        module = self.motion_modules[i]
+        module: Any = self.motion_modules[i]
         return p.features(module.site, p.add(h, module(h, p), "motion", module.site))
 
 
 class DownLevel(Level):
-    """One level of the encoder; every output goes to the decoder as a skip."""
+    """One level of the encoder; every output goes to the decoder as a skip. `sites` are the outputs' addresses."""
 
-    def __init__(self, resnets: list[ResnetBlock], attentions: list[Transformer2D], width: int, last: bool) -> None:
+    def __init__(
+        self, resnets: list[ResnetBlock], attentions: list[Transformer2D], width: int, last: bool, sites: list[Site]
+    ) -> None:
         super().__init__(resnets, attentions)
+        self.sites = sites
         self.downsamplers = None if last else nn.ModuleList([Downsample(width)])
 
     def forward(self, h: Tensor, p: Pass, skips: list[Tensor]) -> Tensor:
         """h `(b f) c h w`; appends to `skips`."""
         for i in range(len(self.resnets)):
-            h = recompute(self.checkpointing, self.layer, i, h, p)
+            h = p.features(self.sites[i], recompute(self.checkpointing, self.layer, i, h, p))
             skips.append(h)
         if self.downsamplers is not None:
-            h = self.downsamplers[0](h, p)
+            h = p.features(self.sites[-1], self.downsamplers[0](h, p))
             skips.append(h)
         return h
 
@@ -172,9 +185,13 @@ class DownLevel(Level):
 class MidLevel(Level):
     """Residual block, transformer (and motion module), residual block."""
 
+    def __init__(self, resnets: list[ResnetBlock], attentions: list[Transformer2D], site: Site) -> None:
+        super().__init__(resnets, attentions)
+        self.site = site
+
     def forward(self, h: Tensor, p: Pass) -> Tensor:
         """h `(b f) c h w`."""
-        return recompute(self.checkpointing, self._whole, h, p)
+        return p.features(self.site, recompute(self.checkpointing, self._whole, h, p))
 
     def _whole(self, h: Tensor, p: Pass) -> Tensor:
         h = self.resnets[0](h, p)
@@ -183,17 +200,20 @@ class MidLevel(Level):
 
 
 class UpLevel(Level):
-    """One level of the decoder; each residual block reads a skip beside h."""
+    """One level of the decoder; each residual block reads a skip beside h. `sites` are the addresses of the blocks' inputs."""
 
-    def __init__(self, resnets: list[ResnetBlock], attentions: list[Transformer2D], width: int, last: bool, site_skip: Site) -> None:
+    def __init__(
+        self, resnets: list[ResnetBlock], attentions: list[Transformer2D], width: int, last: bool, sites: list[Site]
+    ) -> None:
         super().__init__(resnets, attentions)
-        self.site_skip = site_skip
+        self.sites = sites
+        self.sites_skip = [dataclasses.replace(site, kind="skip") for site in sites]
         self.upsamplers = None if last else nn.ModuleList([Upsample(width)])
 
     def forward(self, h: Tensor, p: Pass, skips: list[Tensor]) -> Tensor:
         """h `(b f) c h w`; takes its skips from the end of `skips`."""
         for i in range(len(self.resnets)):
-            skip = p.features(self.site_skip, skips.pop())
+            h, skip = p.features(self.sites[i], h), p.features(self.sites_skip[i], skips.pop())
             h = recompute(self.checkpointing, self._joined, i, h, skip, p)
         if self.upsamplers is not None:
             h = self.upsamplers[0](h, (skips[-1].shape[-2], skips[-1].shape[-1]), p)

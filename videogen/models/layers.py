@@ -1,4 +1,7 @@
-"""The leaves of our networks. Every leaf is called `(h, p)`, so that a wrapped one (a LoRA that differs by row or frame) can read the call's dials."""
+"""The leaves of our networks.
+
+Every leaf is called `(h, p)`, so that a wrapped one (a LoRA that differs by row or frame) can read the call's dials.
+"""
 
 from __future__ import annotations
 
@@ -42,13 +45,13 @@ class TokenConv(Conv2d):
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation of h `(b f) c h w` with statistics per frame or over the whole clip; the families differ, see the design notes on switches."""
+    """Group normalisation of h `(b f) c h w` with statistics per frame or over the whole clip; checkpoint families differ in it."""
 
     def __init__(self, groups: int, channels: int, eps: float, scope: Scope = "frame") -> None:
         super().__init__(groups, channels, eps)
         self.scope: Scope = scope
 
-    def forward(self, h: Tensor, p: Pass) -> Tensor:
+    def forward(self, h: Tensor, p: Pass) -> Tensor:  # type: ignore[override]  # it must know which frames are a clip
         if self.scope == "frame" or p.f == 1:
             return F.group_norm(h, self.num_groups, self.weight, self.bias, self.eps)
         if p.groups is not None:
@@ -131,7 +134,7 @@ def to_picture(h: Tensor, like: Tensor) -> Tensor:
 def sinusoids(values: Tensor, width: int) -> Tensor:
     """Sinusoidal embedding of numbers `...` -> `... width`: cosines first, highest frequency first (Ho et al. 2020, as Stable Diffusion has it)."""
     half = width // 2
-    rates = torch.exp(-math.log(10000.0) / half * torch.arange(half, dtype=torch.float32, device=values.device))
+    rates = torch.exp(-math.log(10000.0) * torch.arange(half, dtype=torch.float32, device=values.device) / half)
     angles = values.float()[..., None] * rates
     return torch.cat([angles.cos(), angles.sin()], -1)
 

@@ -226,7 +226,7 @@ class UNet(nn.Module):
     @property
     def levels(self) -> list[DownLevel | MidLevel | UpLevel]:
         """All levels in the order they run."""
-        return [*self.down_blocks, self.mid_block, *self.up_blocks]  # type: ignore[list-item]
+        return [*self.down_blocks, self.mid_block, *self.up_blocks]
 
     def set_checkpointing(self, on: bool = True) -> None:
         """Recompute each layer's activations in the backward pass instead of keeping them."""
