@@ -8,6 +8,7 @@ import torch
 
 from tests import folders
 from videogen.errors import InputError
+from videogen.free_init import FreeInit
 from videogen.pipeline import Pipeline
 from videogen.windows import Windows
 
@@ -187,3 +188,28 @@ def test_impossible_values_are_refused(pipe: Pipeline, options: dict[str, Any], 
 def test_missing_model_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         Pipeline.from_pretrained(tmp_path / "nowhere")
+
+
+def test_free_noise_equals_diffusers(animated: tuple[Path, Any], pipe: Pipeline) -> None:
+    """Temporal layers in windows of 8 that move by 4, on the same latents."""
+    reference = animated[1]
+    latents = noise(16)
+    reference.enable_free_noise(context_length=8, context_stride=4)
+    try:
+        expected = reference(
+            PROMPT, num_frames=16, num_inference_steps=2, latents=latents.transpose(1, 2), output_type="pt"
+        ).frames
+    finally:
+        reference.disable_free_noise()
+    made = clip(pipe, num_frames=16, num_inference_steps=2, latents=latents, free_noise=True, windows=Windows(8, 4))
+    torch.testing.assert_close(made, expected, atol=1e-3, rtol=0)
+
+
+def test_free_noise_on_a_clip_of_one_window_is_the_plain_call(pipe: Pipeline) -> None:
+    assert torch.equal(clip(pipe, free_noise=True), clip(pipe))
+
+
+def test_free_init_starts_from_the_same_noise(pipe: Pipeline) -> None:
+    once = clip(pipe, free_init=FreeInit(1))
+    assert torch.equal(once, clip(pipe))
+    assert not torch.equal(clip(pipe, free_init=FreeInit(2)), once)
