@@ -33,9 +33,8 @@ def agrees(measurement: Measurement, wanted: Wanted) -> dict[str, bool]:
         if asked:
             result[name] = all(_same(measurement, order[index], wanted.objects[index], name) for index in asked)
     if wanted.relation is not None:
-        first, second = order[0], order[1] if len(order) > 1 else None
-        both = first is not None and second is not None
-        result["relation"] = both and measurement.relation(first, second) == wanted.relation
+        found = [index for index in order if index is not None]
+        result["relation"] = len(found) == 2 and measurement.relation(*found) == wanted.relation
     return result
 
 

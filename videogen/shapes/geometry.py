@@ -77,6 +77,12 @@ def contour_width(radius: Tensor) -> Tensor:
     return (world.CONTOUR_WIDTH * radius).clamp(*world.CONTOUR_LIMITS)
 
 
+def inradius_factor(shape: str) -> float:
+    """Distance of the centre from the outline's straight parts (of a star: from the lines they lie on), for radius 1."""
+    c, s = world.STAR_INNER * math.cos(math.pi / 5), world.STAR_INNER * math.sin(math.pi / 5)
+    return {"circle": 1.0, "square": math.sqrt(0.5), "triangle": 0.5, "star": s / math.hypot(1 - c, s)}[shape]
+
+
 def area_factor(shape: str) -> float:
     """Area of a shape of radius 1."""
     return {

@@ -119,10 +119,11 @@ def _measure(clips: Tensor) -> list[Measurement]:
     seen = torch.cat([clips.flatten(0, 1), distance.flatten(0, 1)[:, None]], dim=1)
     cut, corner = outline.pieces(seen, picture, centre)
     labels, _ = outline.pieces(found.labels[:, None], picture, centre)
-    others = (labels[:, 0] != 0) & (labels[:, 0] != region[:, None, None] + 1)
+    own = labels[:, 0] == region[:, None, None] + 1
+    others = ~own & (cut[:, 3] > threshold[clip, None, None])
     traced = outline.trace(cut[:, 3].masked_fill(others, 0), centre - corner, threshold[clip])
     owner = torch.unique(clip * outline.HALF + track, return_inverse=True)[1]
-    objects = _objects(cut[:, :3], traced, corner, owner, frame, clips.shape[1])
+    objects = _objects(cut[:, :3], ~others, traced, corner, owner, frame, clips.shape[1])
     result = []
     for index, name in enumerate(ground.names):
         mine = [objects[int(number)] for number in owner[clip == index].unique()]
@@ -148,7 +149,7 @@ def _sights(found: regions.Regions, clips: int, frames: int) -> list[_Sight]:
 
 def _camera_still(clips: Tensor, mask: Tensor, textured: Tensor) -> list[bool | None]:
     """Whether a textured background stays where it is, from the pixels that no object covers."""
-    change = (clips[:, 1:] - clips[:, :1]).norm(dim=2)
+    change = (clips[:, 1:] - clips[:, :1]).square_().sum(2).sqrt_()
     free = ~(mask[:, 1:] | mask[:, :1])
     share = ((change > regions.DIFFERENT) & free).flatten(1).sum(1) / free.flatten(1).sum(1).clamp(min=1)
     return [bool(s < 0.1) if t else None for s, t in zip(share.tolist(), textured.tolist(), strict=True)]
@@ -162,25 +163,24 @@ class _Reading:
     shape: int
     oddness: float
     shapes: list[str | None]
-    radius: float
     centres: Tensor
     areas: Tensor
     turn: float
-    rim: float
-    slope: float
-    colour: Tensor  # f 3, nan where it is missing
     motion: str
+    errors: tuple[float, float]  # of the flat and of the outlined staircase
+    slope: float
+    colour: Tensor  # f 2 3, nan where it is missing; read as flat and as outlined
+    radius: tuple[float, float]
 
     def named(self, style: str | None) -> MeasuredObject:
         """Colours by name, which takes the style."""
-        outlined = style == "outlined"
-        median = self.colour.nanmedian(dim=0, keepdim=True).values
-        every = torch.cat([median, self.colour.nan_to_num(1e4)])
-        names = looks.colour_names(every, torch.full((len(every),), outlined))
+        outlined = int(style == "outlined")
+        colour = self.colour[:, outlined]
+        names = looks.colour_names(torch.cat([colour.nanmedian(dim=0, keepdim=True).values, colour.nan_to_num(1e4)]))
         return MeasuredObject(
             shape=world.SHAPES[self.shape] if self.oddness < ODD else None,
             colour=names[0],
-            size=world.SIZES[self.radius > MEDIUM],
+            size=world.SIZES[self.radius[outlined] > MEDIUM],
             motion=self.motion,
             centres=self.centres,
             areas=self.areas,
@@ -195,14 +195,15 @@ def _style(objects: list[_Reading]) -> str | None:
     if not objects:
         return None
     weight = torch.tensor([float(item.areas.nanmean()) for item in objects])
-    rim, slope = torch.tensor([[item.rim, item.slope] for item in objects]).T @ (weight / weight.sum())
-    if rim > looks.OUTLINED:
+    readings = torch.tensor([[*item.errors, item.slope] for item in objects])
+    flat, outlined, slope = (readings.T @ (weight / weight.sum())).tolist()
+    if outlined < looks.OUTLINED * flat:
         return "outlined"
     return "shaded" if slope < looks.SHADED else "flat"
 
 
 def _objects(
-    pixels: Tensor, traced: outline.Outline, corner: Tensor, owner: Tensor, frame: Tensor, frames: int
+    pixels: Tensor, free: Tensor, traced: outline.Outline, corner: Tensor, owner: Tensor, frame: Tensor, frames: int
 ) -> list[_Reading]:
     """Readings in the order of `owner`, the number of the object to which each of p sights belongs."""
     magnitudes = traced.harmonics.abs()
@@ -212,12 +213,16 @@ def _objects(
     single, single_odd = outline.shapes(magnitudes)
     radius = outline.radii(traced.area, shape[owner])
     angle = outline.turns(traced.harmonics, shape[owner])
-    looked = looks.look(pixels, traced.centre, shape[owner], radius, angle)
+    looked = looks.look(pixels, free, traced.centre, shape[owner], radius, angle)
+    fits = (looked.flat, looked.outlined)
+    true_radius = [outline.grown(radius, shape[owner], fit.shift).clamp(min=1) for fit in fits]
+    columns = [traced.centre + corner, traced.area[:, None], *(fit.colour for fit in fits)]
+    table = torch.cat(columns, dim=1).cpu()
     result = []
     for number, row in enumerate(rows):
         at = frame[row]
-        numbers = torch.full((frames, 6), torch.nan)
-        numbers[at] = torch.cat([(traced.centre + corner)[row], traced.area[row, None], looked.colour[row]], dim=1).cpu()
+        numbers = torch.full((frames, 9), torch.nan)
+        numbers[at] = table[row]
         names: list[str | None] = [None] * frames
         for index, name, odd in zip(at.tolist(), single[row].tolist(), single_odd[row].tolist(), strict=True):
             names[index] = world.SHAPES[name] if odd < ODD else None
@@ -228,13 +233,13 @@ def _objects(
                 shape=int(shape[number]),
                 oddness=float(oddness[number]),
                 shapes=names,
-                radius=float(radius[row].log().mean().exp()),
                 centres=numbers[:, :2],
                 areas=numbers[:, 2],
                 turn=turn,
-                rim=float(looked.rim[row].median()),
+                errors=(float(looked.flat.error[row].median()), float(looked.outlined.error[row].median())),
                 slope=float(looked.slope[row].median()),
-                colour=numbers[:, 3:],
+                colour=numbers[:, 3:].unflatten(1, (2, 3)),
+                radius=(float(true_radius[0][row].log().mean().exp()), float(true_radius[1][row].log().mean().exp())),
                 motion=_motion(numbers[:, :2], numbers[:, 2], turn),
             )
         )

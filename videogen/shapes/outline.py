@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from videogen.shapes import world
-from videogen.shapes.geometry import area_factor, signed_distance
+from videogen.shapes.geometry import area_factor, inradius_factor, signed_distance
 
 DIRECTIONS = 60
 HARMONICS = 12
@@ -119,6 +119,12 @@ def radii(area: Tensor, shape: Tensor) -> Tensor:
     """Radius of the circumscribed circle from areas and shape indices."""
     factors = torch.tensor([area_factor(name) for name in world.SHAPES], device=area.device)
     return (area / factors[shape]).sqrt()
+
+
+def grown(radius: Tensor, shape: Tensor, shift: Tensor) -> Tensor:
+    """Radius of the circumscribed circle when the outline moves outwards by `shift` pixels."""
+    factors = torch.tensor([inradius_factor(name) for name in world.SHAPES], device=radius.device)
+    return radius + shift / factors[shape]
 
 
 def turns(harmonics: Tensor, shape: Tensor) -> Tensor:

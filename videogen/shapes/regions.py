@@ -31,7 +31,7 @@ def backgrounds(clips: Tensor) -> Ground:
     b = len(clips)
     points = rearrange(F.avg_pool2d(clips.flatten(0, 1), 4), "(b f) c h w -> b (f h w) c", b=b)
     median = points.median(dim=1, keepdim=True).values
-    near = (points - median).norm(dim=-1) < NEAR
+    near = (points - median).square().sum(-1) < NEAR**2
     light = points.mean(-1).masked_fill(~near, torch.nan)
     low, high = (light.nanquantile(q, dim=1, keepdim=True) for q in (0.15, 0.85))
     textured = (high - low)[:, 0] > TEXTURED
@@ -55,7 +55,7 @@ def difference(clips: Tensor, ground: Ground) -> Tensor:
     start, end = ground.tones[:, None, :, :, None, None].unbind(2)
     way, offset = end - start, clips - start
     along = (offset * way).sum(2, keepdim=True) / (way**2).sum(2, keepdim=True).clamp(min=1e-6)
-    return offset.sub_(along.clamp_(0, 1) * way).norm(dim=2)
+    return offset.sub_(along.clamp_(0, 1) * way).square_().sum(2).sqrt_()
 
 
 def different(distance: Tensor) -> tuple[Tensor, Tensor]:

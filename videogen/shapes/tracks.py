@@ -46,8 +46,7 @@ def _nearest(last: Tensor, centres: Tensor) -> list[int | None]:
     """A region for each object, so that the way of all together is shortest."""
     if not len(centres):
         return [None] * len(last)
-    way = torch.cdist(last, centres)
-    way = torch.cat([way, torch.full((len(last), len(last)), REACH)], dim=1).tolist()
+    way = torch.cat([torch.cdist(last, centres), torch.full((len(last), len(last)), REACH)], dim=1).tolist()
     missing = len(centres)
     near = [sorted(range(missing + len(last)), key=row.__getitem__)[: len(last) + 1] for row in way]
     options = (pick for pick in itertools.product(*near) if len(set(pick)) == len(pick))
