@@ -38,6 +38,7 @@ class Settings(Strict):
     drop: float = 0.1
     cross: bool = False  # train the image layers' cross-attention too
     judged: int = 64
+    made: int = 16  # clips that are made from captions and measured
 
 
 class Motion:
@@ -53,7 +54,11 @@ class Motion:
         s = self.settings
         unet = load_unet(s.model / "unet", torch.float32)
         config = MotionConfig(
-            channels=unet.config.channels, layers=unet.config.layers, heads=s.heads, positions=s.positions, groups=unet.config.groups
+            channels=unet.config.channels,
+            layers=unet.config.layers,
+            heads=s.heads,
+            positions=s.positions,
+            groups=unet.config.groups,
         )
         self.config = config
         self.root = add_motion(unet, config).to(device, memory_format=torch.channels_last)
@@ -75,14 +80,21 @@ class Motion:
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Thunk]]:
         """The weighted mean square of v's error, on clips."""
-        yield "motion+cross" if self.settings.cross else "motion", lambda: {"loss": self.setting.error(self.root, batch)}
+        yield (
+            "motion+cross" if self.settings.cross else "motion",
+            lambda: {"loss": self.setting.error(self.root, batch)},
+        )
 
     def judge(self) -> dict[str, float]:
-        """`error`, held out, at t = 900; and `hears`: how much larger it gets, as a share, when the captions tell the opposite direction."""
+        """Held-out figures, and what clips made from captions of one object show.
+
+        `error` at t = 900, and `hears`: how much larger it gets, as a share, when the captions tell the opposite direction.
+        """
         scenes, latents = moving(self.held_out)
         told = self._error(scenes, latents)
         opposite = self._error(turned(scenes), latents)
-        return {"error": told, "hears": opposite / told - 1}
+        made = self.setting.made(self.root, self.settings.made, frames=self.data.latents.shape[1])
+        return {"error": told, "hears": opposite / told - 1} | made
 
     def _error(self, scenes: Scenes, latents: Latents) -> float:
         generator, total = Draw(JUDGE_SEED, 900).generator("clips"), 0.0
@@ -131,7 +143,9 @@ def turned(scenes: Scenes) -> Scenes:
     """The same scenes with every direction's name replaced by its opposite; only captions should be made of them."""
     opposite = list(range(len(MOTIONS)))
     for name, (x, y) in DIRECTIONS.items():
-        opposite[MOTIONS.index(name)] = next(MOTIONS.index(other) for other, way in DIRECTIONS.items() if way == (-x, -y))
+        opposite[MOTIONS.index(name)] = next(
+            MOTIONS.index(other) for other, way in DIRECTIONS.items() if way == (-x, -y)
+        )
     return scenes.change(motion=torch.tensor(opposite)[scenes.motion])
 
 

@@ -78,7 +78,9 @@ class Autoencoder:
             frames = torch.randint(FRAMES, (len(scenes), 1), generator=generator)
             window = self.settings.crop if draw.progress < self.settings.whole_from else SIZE
             corner = _corners(poses(scenes, frames / (FRAMES - 1)).centre[:, 0, 0], window, generator)
-            noise = torch.randn(len(scenes), self.settings.latent_channels, window // 8, window // 8, generator=generator)
+            noise = torch.randn(
+                len(scenes), self.settings.latent_channels, window // 8, window // 8, generator=generator
+            )
             pixels, objects = _picture(scenes[share].to(self.device), frames[share])
             if window < SIZE:
                 pixels, objects = _cut(pixels, corner[share], window), _cut(objects, corner[share], window)

@@ -84,7 +84,9 @@ def optimizer_tensors(optimizers: Optimizers, names: Mapping[torch.nn.Parameter,
     }
 
 
-def restore_optimizers(optimizers: Optimizers, names: Mapping[torch.nn.Parameter, str], tensors: Mapping[str, Tensor]) -> None:
+def restore_optimizers(
+    optimizers: Optimizers, names: Mapping[torch.nn.Parameter, str], tensors: Mapping[str, Tensor]
+) -> None:
     """The inverse of `optimizer_tensors`: each entry back in place, on its parameter's device (scalars stay on the processor)."""
     by_name = {name: parameter for parameter, name in names.items()}
     for key, tensor in tensors.items():

@@ -117,7 +117,9 @@ def validate(model: type[BaseModel], values: Mapping[str, Any]) -> Any:
             raise InputError(f"configuration: {path or 'the whole'}: {first['msg']}") from problem
         known = _keys_at(model, [str(part) for part in first["loc"][:-1]])
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.4)
-        advice = f"did you mean {'.'.join([*path.split('.')[:-1], near[0]])}?" if near else f"known are {', '.join(known)}"
+        advice = (
+            f"did you mean {'.'.join([*path.split('.')[:-1], near[0]])}?" if near else f"known are {', '.join(known)}"
+        )
         raise InputError(f"configuration: there is no key {path}; {advice}") from problem
 
 
@@ -140,5 +142,7 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": json.dumps(value)})
+        flat.update(
+            _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": json.dumps(value)}
+        )
     return flat

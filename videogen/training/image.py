@@ -20,7 +20,9 @@ from videogen.denoiser import Denoiser
 from videogen.models.text import TextSide, load_text_side
 from videogen.models.unet import UNet, UNetConfig
 from videogen.path import Path as NoisePath
-from videogen.shapes.captions import image_captions
+from videogen.shapes import sample
+from videogen.shapes.captions import image_captions, plain
+from videogen.training import sampled
 from videogen.training.config import Strict
 from videogen.training.latents import Latents, Order, open_latents
 from videogen.training.recipe import JUDGE_SEED, Draw, Thunk
@@ -53,6 +55,7 @@ class Settings(Strict):
     object_weight: float = 3.0  # an object's cell counts this much more than another
     drop: float = 0.1  # share of captions left empty, for guidance
     judged: int = 128
+    made: int = 48  # stills that are made from captions and measured
 
 
 class Batch(NamedTuple):
@@ -78,7 +81,13 @@ class Image:
         s = self.settings
         levels = len(s.channels)
         config = UNetConfig(
-            channels=s.channels, depths=s.depths, heads=(s.heads,) * levels, context=128, layers=1, groups=s.groups, sample_size=16
+            channels=s.channels,
+            depths=s.depths,
+            heads=(s.heads,) * levels,
+            context=128,
+            layers=1,
+            groups=s.groups,
+            sample_size=16,
         )
         self.root = UNet(config).to(device, memory_format=torch.channels_last)
         self.setting = Setting(s.model, device)
@@ -96,8 +105,9 @@ class Image:
         yield "unet", lambda: {"loss": self.setting.error(self.root, batch)}
 
     def judge(self) -> dict[str, float]:
-        """The held-out error of x0 on object cells at two high noises."""
-        return {f"x0_error_{t}": self.setting.x0_error(self.root, self.held_out, t) for t in (800, 950)}
+        """The held-out error of x0 on object cells at two high noises, and what stills made from captions of one object show."""
+        errors = {f"x0_error_{t}": self.setting.x0_error(self.root, self.held_out, t) for t in (800, 950)}
+        return errors | self.setting.made(self.root, self.settings.made, frames=1)
 
     def export(self, folder: Path) -> None:
         """`unet/` in float16 with diffusers' config, `scheduler/`, and the index of all parts of the miniature."""
@@ -131,6 +141,23 @@ class Setting:
             words = self.text.tokenize(captions)
             encoded = self.text.encode(self.text.embed(words), words)
         return Conditioning(tokens=encoded.tokens)
+
+    @torch.no_grad()
+    def made(self, net: nn.Module, count: int, frames: int) -> dict[str, float]:
+        """The shares of `sampled.shares` over clips made from unseen plain captions of one flat object on plain backgrounds."""
+        generator = Draw(JUDGE_SEED, 1).generator("made")
+        scenes = sample(count, generator=generator, split="test", objects=1, plain=True, styles=("flat",))
+        captions, latents = plain(scenes), []
+        for start in range(0, count, sampled.BATCH):
+            told = captions[start : start + sampled.BATCH]
+            x = torch.randn(len(told), frames, 4, 16, 16, generator=generator).to(self.device)
+            latents.append(sampled.clips(net, self.path, self.condition(told), self.condition([""] * len(told)), x))
+        found = sampled.shares(sampled.pixels(self.model / "vae", torch.cat(latents)), captions)
+        return {
+            name: share
+            for name, share in found.items()
+            if frames > 1 or name not in ("right_motion", "right_unchanged")
+        }
 
     def error(self, net: nn.Module, batch: Batch) -> Tensor:
         """The mean over cells of weight * (v - v_true)^2, divided by the mean weight."""
@@ -189,6 +216,8 @@ def write_unet(unet: UNet | Any, folder: Path) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir()
-    state = {name: value.half().contiguous() for name, value in unet.state_dict().items() if "motion_modules." not in name}
+    state = {
+        name: value.half().contiguous() for name, value in unet.state_dict().items() if "motion_modules." not in name
+    }
     save_file(state, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(unet.config.to_diffusers(), indent=2))

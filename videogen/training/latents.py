@@ -58,7 +58,9 @@ def still_frames(scenes: Scenes, generator: torch.Generator) -> Tensor:
     return anywhere * (torch.rand(len(scenes), 1, generator=generator) < 0.5)
 
 
-def open_latents(order: Order, vae_folder: Path, store: Path, device: torch.device, rank: int = 0, ranks: int = 1) -> Latents:
+def open_latents(
+    order: Order, vae_folder: Path, store: Path, device: torch.device, rank: int = 0, ranks: int = 1
+) -> Latents:
     """The latents of `order`, encoding what `store` lacks: this process its share of the pieces. Call again after a barrier to read them all."""
     if not (vae_folder / "config.json").is_file():
         raise InputError(f"{vae_folder} has no autoencoder; train it first (videogen train miniature/vae)")

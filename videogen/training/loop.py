@@ -148,7 +148,9 @@ class Loop:
             with torch.autocast(device, torch.bfloat16, enabled=half):
                 losses = self.wrapped(thunk)
             if not torch.isfinite(losses["loss"]):
-                raise InputError(f"the loss of {group} is not finite at step {self.step}; the last checkpoint is untouched")
+                raise InputError(
+                    f"the loss of {group} is not finite at step {self.step}; the last checkpoint is untouched"
+                )
             self.accelerator.backward(losses["loss"])
             figures |= {f"{group}.{name}": value.detach() for name, value in losses.items()}
             figures[f"{group}.norm"] = self._update(group, share)

@@ -41,7 +41,9 @@ class Muon(torch.optim.Optimizer):
     Takes parameters of two or more axes. The 0.2 is from Liu et al. 2025, arXiv 2502.16982, section 2.2.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()

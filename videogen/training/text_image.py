@@ -1,8 +1,9 @@
 """The recipe of the miniature's CLIP pair: a text and an image tower that agree (Radford et al. 2021), on stills and on clips.
 
-With AnimateDiff only the frozen image layers tell the motion module what the text says, so the text tower must keep motion words apart. Three
+With AnimateDiff only the frozen image layers tell the motion module what the text says, so the text tower must keep motion words apart. Four
 losses: contrast of captions against stills; contrast of captions against clips, whose code is the average of the frames' codes plus a small head
-on their differences; and a masked word, read from the caption without it and the clip together. Both heads are for training only.
+on their differences; a masked word, read from the caption without it and the clip together; and recall, all telling words of a caption read from its
+end token alone, without which "left" and "right" were told apart at their own token only. The heads are for training only.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisio
 from videogen.shapes import render, sample
 from videogen.shapes.captions import plain, vocabulary
 from videogen.shapes.world import FRAMES, MOTIONS, SHAPES, SIZE, Scenes
+from videogen.training.checkpoints import read
 from videogen.training.config import Strict
 from videogen.training.recipe import JUDGE_SEED, Draw, Thunk
 from videogen.training.tokenizer import COMMON, write_tokenizer
 
 MASK = "#"  # no caption has it
-FUNCTION_WORDS = frozenset("a an and background getting in is moving not of on out still the to video ,".split())
+FUNCTION_WORDS = frozenset("a an and background getting in is moving not of on out the to video ,".split())
 
 # The file of transformers' CLIPImageProcessor, written by hand: building one wants torchvision.
 PROCESSOR = {
@@ -50,11 +52,14 @@ class Settings(Strict):
     stills: int = 64  # in a batch
     clips: int = 64
     frames: tuple[int, ...] = (0, 7, 15)  # of a clip that are looked at
+    start: Path | None = None  # a checkpoint of an earlier run whose averaged weights are the beginning
     judged: int = 256
 
 
 class Batch(NamedTuple):
-    """Pixels `b f 3 h w` in [-1, 1] (f = 1 for stills), captions' ids `b n`, the same with one word masked, and that word's id `b`."""
+    """Pixels `b f 3 h w` in [-1, 1] (f = 1 for stills), captions' ids `b n`, the same with one word masked, that
+    word's id `b`, and which telling words the still's and the clip's caption have, `2b v` in {0, 1}.
+    """
 
     stills: Tensor
     clips: Tensor
@@ -62,6 +67,7 @@ class Batch(NamedTuple):
     clip_ids: Tensor
     masked_ids: Tensor
     words: Tensor
+    said: Tensor
 
 
 class Towers(nn.Module):
@@ -71,8 +77,14 @@ class Towers(nn.Module):
         super().__init__()
         width, inner = text.config.hidden_size, image.config.hidden_size
         self.text, self.image = text, image
-        self.moving = nn.Sequential(nn.Linear((1 + differences) * inner, 4 * inner), nn.GELU(), nn.Linear(4 * inner, width))
-        self.word = nn.Sequential(nn.Linear(2 * width, 4 * width), nn.GELU(), nn.Linear(4 * width, text.config.vocab_size))
+        self.moving = nn.Sequential(
+            nn.Linear((1 + differences) * inner, 4 * inner), nn.GELU(), nn.Linear(4 * inner, width)
+        )
+        self.word = nn.Sequential(
+            nn.Linear(2 * width, 4 * width), nn.GELU(), nn.Linear(4 * width, text.config.vocab_size)
+        )
+        self.recall = nn.Linear(width, text.config.vocab_size)
+        nn.init.constant_(self.recall.bias, -5.0)  # nearly no word is in a caption
         self.temperature = nn.Parameter(torch.tensor(2.3))
 
     def embed_text(self, ids: Tensor) -> Tensor:
@@ -125,7 +137,12 @@ class TextImage:
         self.device = device
         self.root = Towers(CLIPTextModel(text), CLIPVisionModelWithProjection(image), len(s.frames) - 1).to(device)
         self._mask = self.tokenizer.convert_tokens_to_ids(f"{MASK}</w>")
-        self._plain_ids = {self.tokenizer.convert_tokens_to_ids(f"{word}</w>") for word in FUNCTION_WORDS} | {start, end}
+        self._plain_ids = {self.tokenizer.convert_tokens_to_ids(f"{word}</w>") for word in FUNCTION_WORDS} | {
+            start,
+            end,
+        }
+        if s.start:
+            self.root.load_state_dict(read(s.start).average, strict=False)
         return {"towers": list(self.root.parameters())}
 
     def batches(self, draws: Iterator[Draw]) -> Iterator[Batch]:
@@ -137,12 +154,14 @@ class TextImage:
             still_captions, clip_captions = still.captions(generator), clip.captions(generator)
             clip_ids = self.tokens(clip_captions)
             masked, words = self._hide(clip_ids, generator)
+            still_ids = self.tokens(still_captions)
+            said = torch.cat([self._said(still_ids)[draw.share(s.stills)], self._said(clip_ids)[draw.share(s.clips)]])
             only = torch.randint(FRAMES, (s.stills, 1), generator=generator)
             a, b = draw.share(s.stills), draw.share(s.clips)
             yield Batch(
                 self._pixels(still[a], only[a]),
                 self._pixels(clip[b], torch.tensor(s.frames).expand(len(clip.count[b]), -1)),
-                *(ids.to(self.device) for ids in (self.tokens(still_captions)[a], clip_ids[b], masked[b], words[b])),
+                *(ids.to(self.device) for ids in (still_ids[a], clip_ids[b], masked[b], words[b], said)),
             )
 
     def tokens(self, captions: Sequence[str]) -> Tensor:
@@ -154,22 +173,32 @@ class TextImage:
 
     def _hide(self, ids: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """One telling word of each caption replaced by the mask: (ids `b n`, the hidden words' ids `b`)."""
-        telling = torch.tensor([[int(i) not in self._plain_ids for i in row] for row in ids.tolist()])
-        place = torch.multinomial(telling.float() + 1e-9, 1, generator=generator)
+        place = torch.multinomial(self._telling(ids).float() + 1e-9, 1, generator=generator)
         return ids.scatter(1, place, self._mask), ids.gather(1, place)[:, 0]
 
+    def _said(self, ids: Tensor) -> Tensor:
+        return torch.zeros(len(ids), len(self.tokenizer)).scatter_add_(1, ids, self._telling(ids).float()).clamp(max=1)
+
+    def _telling(self, ids: Tensor) -> Tensor:
+        return torch.tensor([[int(i) not in self._plain_ids for i in row] for row in ids.tolist()])
+
     def losses(self, batch: Batch) -> Iterator[tuple[str, Thunk]]:
-        """The sum of the three losses."""
+        """The sum of the four losses."""
 
         def thunk() -> dict[str, Tensor]:
             towers, count = self.root, len(batch.stills)
             scale = towers.temperature.exp().clamp(max=50)
-            still_text, clip_text, masked = (towers.embed_text(ids) for ids in (batch.still_ids, batch.clip_ids, batch.masked_ids))
+            still_text, clip_text, masked = (
+                towers.embed_text(ids) for ids in (batch.still_ids, batch.clip_ids, batch.masked_ids)
+            )
             still, clip = towers.embed_frames(batch.stills), towers.embed_frames(batch.clips)
             stills = contrast(still_text, still, scale, _equal_rows(batch.still_ids)) if count else still.sum()
             clips = contrast(clip_text, clip, scale, _equal_rows(batch.clip_ids))
             words = F.cross_entropy(towers.word(torch.cat([masked, clip], 1)).float(), batch.words)
-            return {"loss": stills + clips + words, "stills": stills, "clips": clips, "words": words}
+            heard = towers.recall(torch.cat([still_text, clip_text])).float()
+            recall = F.binary_cross_entropy_with_logits(heard, batch.said, reduction="sum") / len(heard)
+            parts = {"stills": stills, "clips": clips, "words": words, "recall": recall}
+            return {"loss": stills + clips + words + 0.2 * recall, **parts}
 
         yield "towers", thunk
 
@@ -178,7 +207,9 @@ class TextImage:
         s = self.settings
         scenes = sample(s.judged, generator=Draw(JUDGE_SEED, 0).generator("pairs"), split="test")
         captions = plain(scenes)
-        clips = torch.cat([self.root.embed_frames(self._pixels(part, torch.tensor(s.frames))) for part in _parts(scenes)])
+        clips = torch.cat(
+            [self.root.embed_frames(self._pixels(part, torch.tensor(s.frames))) for part in _parts(scenes)]
+        )
         stills = torch.cat([self.root.embed_frames(self._pixels(part, torch.tensor([8]))) for part in _parts(scenes)])
         text = self._code(captions)
         return {
@@ -188,7 +219,12 @@ class TextImage:
         }
 
     def _code(self, captions: Sequence[str]) -> Tensor:
-        return torch.cat([self.root.embed_text(self.tokens(captions[i : i + 256]).to(self.device)) for i in range(0, len(captions), 256)])
+        return torch.cat(
+            [
+                self.root.embed_text(self.tokens(captions[i : i + 256]).to(self.device))
+                for i in range(0, len(captions), 256)
+            ]
+        )
 
     def _motion_of_8(self, scenes: Scenes, clips: Tensor) -> float:
         """Over clips of one object: how often the true motion word fits best (a circle is never offered "rotating")."""

@@ -63,7 +63,12 @@ def write_tokenizer(folder: Path, words: Sequence[str], length: int = 77) -> Non
     symbols = [*alphabet, *(sign + END for sign in alphabet), *(a + b for a, b in merges), START_TOKEN, END_TOKEN]
     vocabulary = {symbol: number for number, symbol in enumerate(dict.fromkeys(symbols))}
     special = {"bos_token": START_TOKEN, "eos_token": END_TOKEN, "unk_token": END_TOKEN, "pad_token": END_TOKEN}
-    settings = special | {"tokenizer_class": "CLIPTokenizer", "model_max_length": length, "do_lower_case": True, "errors": "replace"}
+    settings = special | {
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": length,
+        "do_lower_case": True,
+        "errors": "replace",
+    }
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
     lines = ["#version: 0.2", *(f"{a} {b}" for a, b in merges), ""]
     (folder / "merges.txt").write_text("\n".join(lines), encoding="utf-8")

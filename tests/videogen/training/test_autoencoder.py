@@ -9,7 +9,8 @@ from videogen.training.recipe import Draw
 
 @torch.no_grad()
 def test_standardised_latents_decode_to_the_same_pictures() -> None:
-    vae = AutoencoderKL(block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=2)
+    down, up = ("DownEncoderBlock2D",) * 2, ("UpDecoderBlock2D",) * 2
+    vae = AutoencoderKL(block_out_channels=(8, 8), down_block_types=down, up_block_types=up, norm_num_groups=2)
     pixels = torch.randn(6, 3, 16, 16)
     before = vae.encode(pixels).latent_dist
     pictures = vae.decode(before.mean).sample

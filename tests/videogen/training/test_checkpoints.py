@@ -11,7 +11,9 @@ from videogen.training.checkpoints import Checkpoint
 
 
 def made(step: int) -> Checkpoint:
-    return Checkpoint({"a": torch.ones(2)}, {"a": torch.zeros(2)}, {"g.adamw/a/step": torch.tensor(3.0)}, {"step": step})
+    return Checkpoint(
+        {"a": torch.ones(2)}, {"a": torch.zeros(2)}, {"g.adamw/a/step": torch.tensor(3.0)}, {"step": step}
+    )
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

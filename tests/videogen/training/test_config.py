@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from motion_modules.training import offer
 from videogen.errors import InputError
 from videogen.training import recipes
 from videogen.training.config import RunConfig, load, validate
 
+OFFERS = {**recipes(), "motion": offer}
 CONFIGS = sorted((Path(__file__).parents[3] / "configs").rglob("*.yaml"))
 
 
@@ -18,12 +20,12 @@ def vae() -> Path:
 
 def validated(path: Path, *overrides: str) -> RunConfig:
     values = load(path, overrides)
-    return validate(RunConfig[recipes()[values["recipe"]]().settings], values)  # type: ignore[misc]
+    return validate(RunConfig[OFFERS[values["recipe"]]().settings], values)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_configuration_is_valid_and_says_its_command(path: Path) -> None:
-    assert validated(path).recipe in recipes()
+    assert validated(path).recipe in OFFERS
     assert f"videogen train miniature/{path.stem}" in path.read_text().replace("-m videogen", "videogen")
 
 

@@ -45,7 +45,12 @@ def test_a_step_has_the_size_of_its_rate_and_goes_down() -> None:
 
 
 def test_tables_biases_and_narrow_kernels_are_left_to_adamw() -> None:
-    parts = {"table": nn.Embedding(50, 8), "narrow": nn.Conv2d(4, 16, 3), "kernel": nn.Conv2d(8, 16, 3), "matrix": nn.Linear(8, 8)}
+    parts = {
+        "table": nn.Embedding(50, 8),
+        "narrow": nn.Conv2d(4, 16, 3),
+        "kernel": nn.Conv2d(8, 16, 3),
+        "matrix": nn.Linear(8, 8),
+    }
     root = nn.ModuleDict(parts)
     names = {name for name, p in root.named_parameters() if p in suits_muon(root)}
     assert names == {"kernel.weight", "matrix.weight"}

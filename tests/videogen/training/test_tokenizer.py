@@ -1,7 +1,5 @@
 """Every word of the world is one token, any other text falls back to pieces and comes back, and transformers reads the files."""
 
-from pathlib import Path
-
 import pytest
 
 from videogen.shapes.captions import vocabulary
