@@ -1,0 +1,276 @@
+"""Text to video side by side with diffusers' AnimateDiffPipeline: time and peak memory as ratios.
+
+    python benchmarks/text_to_video.py                        # SD 1.5 widths, motion module v2 widths, on the processor
+    python benchmarks/text_to_video.py --device cuda          # on a GPU
+    python benchmarks/text_to_video.py --widths small         # the same code in a minute
+
+Both libraries hold the same random weights, each in a process of its own, and are asked in turn for the same latents: 4 steps of DDIM with guidance.
+A figure is the median of the pairs' ratios. Peak memory is what a call needs above what the process held before it. Outputs are compared in float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from videogen.files import replacing
+
+PROMPT = "a red circle moving right"
+WIDTHS: dict[str, dict[str, Any]] = {
+    "sd15": {
+        "block_out_channels": (320, 640, 1280, 1280),
+        "cross_attention_dim": 768,
+        "attention_head_dim": 8,
+        "norm_num_groups": 32,
+    },
+    "small": {
+        "block_out_channels": (32, 64, 64, 64),
+        "cross_attention_dim": 64,
+        "attention_head_dim": 4,
+        "norm_num_groups": 8,
+    },
+}
+LIBRARIES = ("diffusers", "videogen")
+
+
+def main() -> None:
+    """Run the pairs and print the table; `--report` writes it too."""
+    args = _arguments()
+    if args.worker:
+        _work(args)
+        return
+    with tempfile.TemporaryDirectory() as holder:
+        folder = Path(holder) / "model"
+        _write_model(folder, args.widths)
+        rows = [_pairs(folder, args, *setting) for setting in _settings(args)]
+    table = _table(rows, args)
+    print(table)
+    if args.report:
+        with replacing(args.report) as beside:
+            beside.write_text(table + "\n", encoding="utf-8")
+        with replacing(args.report.with_suffix(".json")) as beside:
+            beside.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--widths", choices=WIDTHS, default="sd15")
+    parser.add_argument("--frames", type=int, nargs="+", default=[8, 16])
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--compiled", choices=["no", "yes", "both"], default="no")
+    parser.add_argument("--side", type=int, default=256, help="pixels")
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--report", type=Path, help="docs/benchmarks_text_to_video.md; a .json is written beside it")
+    parser.add_argument("--worker", choices=LIBRARIES, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _settings(args: argparse.Namespace) -> list[tuple[int, str, bool]]:
+    compiled = {"no": (False,), "yes": (True,), "both": (False, True)}[args.compiled]
+    return [(frames, dtype, c) for c in compiled for dtype in args.dtypes for frames in args.frames]
+
+
+def _write_model(folder: Path, widths: str) -> None:
+    """A random model in diffusers' layout; text side and VAE are tiny, since neither is measured."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    from diffusers import AnimateDiffPipeline, DDIMScheduler, MotionAdapter, UNet2DConditionModel
+
+    from tests import folders
+
+    torch.manual_seed(0)
+    sizes = WIDTHS[widths]
+    unet = UNet2DConditionModel(sample_size=32, **sizes)
+    motion = MotionAdapter(
+        block_out_channels=sizes["block_out_channels"], motion_num_attention_heads=sizes["attention_head_dim"],
+        motion_norm_num_groups=sizes["norm_num_groups"], use_motion_mid_block=True,
+    )  # fmt: skip
+    pipe = AnimateDiffPipeline(
+        vae=folders.vae(), text_encoder=folders.text_encoder(sizes["cross_attention_dim"]), tokenizer=folders.tokenizer(),
+        unet=unet, motion_adapter=motion,
+        scheduler=DDIMScheduler(beta_schedule="linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, steps_offset=1),
+    )  # fmt: skip
+    pipe.save_pretrained(folder)
+
+
+def _pairs(folder: Path, args: argparse.Namespace, frames: int, dtype: str, compiled: bool) -> dict[str, Any]:
+    """One row: both libraries started, warmed up, then asked in turn."""
+    workers = {name: Worker(name, folder, args, frames, dtype, compiled) for name in LIBRARIES}
+    first = {name: worker.ask() for name, worker in workers.items()}
+    runs: list[dict[str, dict[str, float]]] = []
+    for i in range(args.pairs):
+        order = LIBRARIES if i % 2 == 0 else LIBRARIES[::-1]
+        runs.append({name: workers[name].ask() for name in order})
+    outputs = [torch.load(worker.output, weights_only=True) for worker in workers.values()]
+    for worker in workers.values():
+        worker.stop()
+
+    def ratio(key: str) -> float:
+        return statistics.median(run["videogen"][key] / run["diffusers"][key] for run in runs)
+
+    row = {
+        "frames": frames, "dtype": dtype, "compiled": compiled, "device": args.device, "widths": args.widths,
+        "seconds": {name: statistics.median(run[name]["seconds"] for run in runs) for name in LIBRARIES},
+        "first_seconds": {name: first[name]["seconds"] for name in LIBRARIES},
+        "peak_mib": {name: statistics.median(run[name]["peak_mib"] for run in runs) for name in LIBRARIES},
+        "time_ratio": ratio("seconds"), "memory_ratio": ratio("peak_mib"),
+        "largest_difference": float((outputs[0] - outputs[1]).abs().max()), "largest_value": float(outputs[0].abs().max()),
+    }  # fmt: skip
+    print(json.dumps(row), flush=True)
+    return row
+
+
+class Worker:
+    """One library in its own process, asked over its standard input."""
+
+    def __init__(
+        self, name: str, folder: Path, args: argparse.Namespace, frames: int, dtype: str, compiled: bool
+    ) -> None:
+        self.output = folder / f"{name}.pt"
+        words = [
+            sys.executable,
+            __file__,
+            "--worker",
+            name,
+            "--folder",
+            str(folder),
+            "--frames",
+            str(frames),
+            "--dtypes",
+            dtype,
+        ]
+        words += ["--compiled", "yes" if compiled else "no", "--side", str(args.side), "--steps", str(args.steps)]
+        words += ["--device", args.device, "--threads", str(args.threads)]
+        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self) -> dict[str, float]:
+        """One call: seconds and MiB."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        raise SystemExit(f"error: a worker ended with code {self.process.wait()}")
+
+    def stop(self) -> None:
+        """End the process."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def _work(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    frames, dtype = args.frames[0], getattr(torch, args.dtypes[0])
+    latents = torch.randn(1, frames, 4, args.side // 8, args.side // 8, generator=torch.Generator().manual_seed(0))
+    build = _diffusers if args.worker == "diffusers" else _videogen
+    call = build(args, dtype, latents)
+    for _ in sys.stdin:
+        figures, out = _measured(call, args.device)
+        torch.save(out, args.folder / f"{args.worker}.pt")
+        print(json.dumps(figures), flush=True)
+
+
+def _diffusers(args: argparse.Namespace, dtype: torch.dtype, latents: torch.Tensor) -> Callable[[], torch.Tensor]:
+    from diffusers import AnimateDiffPipeline
+
+    pipe = AnimateDiffPipeline.from_pretrained(args.folder, torch_dtype=dtype, local_files_only=True).to(args.device)
+    pipe.set_progress_bar_config(disable=True)
+    if args.compiled == "yes":
+        pipe.unet = torch.compile(pipe.unet)
+    theirs = latents.transpose(1, 2).to(args.device, dtype)
+
+    def call() -> torch.Tensor:
+        with torch.no_grad():
+            out = pipe(
+                PROMPT, num_frames=latents.shape[1], height=args.side, width=args.side, num_inference_steps=args.steps,
+                guidance_scale=7.5, latents=theirs, output_type="latent",
+            ).frames  # fmt: skip
+        return out.transpose(1, 2).float().cpu()
+
+    return call
+
+
+def _videogen(args: argparse.Namespace, dtype: torch.dtype, latents: torch.Tensor) -> Callable[[], torch.Tensor]:
+    from videogen.pipeline import Pipeline
+
+    pipe = Pipeline.from_pretrained(args.folder, dtype=dtype, device=args.device)
+    if args.compiled == "yes":
+        pipe.parts.unet.compile()
+
+    def call() -> torch.Tensor:
+        return pipe(
+            PROMPT, num_frames=latents.shape[1], height=args.side, width=args.side, num_inference_steps=args.steps,
+            guidance_scale=7.5, latents=latents, output_type="latent", progress=False,
+        ).frames.cpu()  # fmt: skip
+
+    return call
+
+
+def _measured(call: Callable[[], torch.Tensor], device: str) -> tuple[dict[str, float], torch.Tensor]:
+    """Seconds of a call, and the most memory it held above what was held before, in MiB."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = float(torch.cuda.memory_allocated())
+    else:
+        _forget_peak()
+        before = _status("VmRSS")
+    start = time.perf_counter()
+    out = call()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - start
+    peak = float(torch.cuda.max_memory_allocated()) if device.startswith("cuda") else _status("VmHWM")
+    return {"seconds": seconds, "peak_mib": (peak - before) / 2**20}, out
+
+
+def _forget_peak() -> None:
+    """Give freed memory back and start the high-water mark anew (Linux)."""
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _status(key: str) -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key):
+            return float(line.split()[1]) * 1024
+    raise SystemExit(f"error: this system does not report {key}")
+
+
+def _table(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
+    lines = [
+        "| frames | dtype | compiled | diffusers s | videogen s | time ratio | diffusers MiB | videogen MiB | memory ratio | largest difference |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        s, m = row["seconds"], row["peak_mib"]
+        lines.append(
+            f"| {row['frames']} | {row['dtype']} | {'yes' if row['compiled'] else 'no'} | {s['diffusers']:.1f} | {s['videogen']:.1f} "
+            f"| {row['time_ratio']:.2f} | {m['diffusers']:.0f} | {m['videogen']:.0f} | {row['memory_ratio']:.2f} | {row['largest_difference']:.1e} |"
+        )
+    about = f"{args.widths} widths, {args.side} x {args.side}, {args.steps} steps with guidance, {args.device}, {args.threads} threads, "
+    about += f"PyTorch {torch.__version__}, median of {args.pairs} pairs"
+    command = "python " + " ".join(["benchmarks/text_to_video.py", *sys.argv[1:]])
+    return "\n".join([*lines, "", about + ". Made by", "", f"    {command}"])
+
+
+if __name__ == "__main__":
+    main()
