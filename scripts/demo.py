@@ -2,7 +2,6 @@
 
 import sys
 import time
-from fractions import Fraction
 from pathlib import Path
 
 import torch
@@ -10,8 +9,6 @@ import torch
 from videogen.errors import InputError
 
 OUT = Path("out")
-FPS = Fraction(8)
-SEED = 0
 PROMPTS = {
     "right": "a red circle moving right on a black background",
     "growing": "a yellow star growing on a navy background",
@@ -34,29 +31,23 @@ def main() -> int:
 
 def demo(folder: Path) -> list[Path]:
     """Write four clips, `contact_sheet.png` and `demo.gif` into `folder`; return the paths. Raises InputError."""
+    from videogen import generation, video
     from videogen.clip import Clip, contact_sheet
     from videogen.files import replacing
-    from videogen.movie import write_movie
-    from videogen.pictures import write_gif
-    from videogen.pipeline import Pipeline
 
     start = time.perf_counter()
-    pipe = Pipeline.from_pretrained("shapes")
     folder.mkdir(exist_ok=True)
+    pipe = generation.load(generation.Request(""))
     clips, made = [], []
     for name, prompt in PROMPTS.items():
-        frames = pipe(prompt, seed=SEED, output_type="pt").frames[0]
-        clips.append(Clip(frames, FPS))
-        made.append(folder / f"{name}.mp4")
-        with replacing(made[-1]) as beside:
-            write_movie(beside, clips[-1].to_numpy(), FPS, prompt, None)
+        clip, recipe = generation.make(pipe, generation.Request(prompt))
+        clips.append(clip)
+        made += video.write(folder / f"{name}.mp4", clip, recipe, overwrite=True)
     made.append(folder / "contact_sheet.png")
     with replacing(made[-1]) as beside:
         contact_sheet(clips, list(PROMPTS.values()), columns=8, width=128).save(beside)
-    made.append(folder / "demo.gif")
-    with replacing(made[-1]) as beside:
-        side_by_side = Clip(torch.cat([clip.frames for clip in clips], dim=-1), FPS)
-        write_gif(beside, side_by_side.to_numpy(), FPS, "; ".join(PROMPTS.values()))
+    side_by_side = Clip(torch.cat([clip.frames for clip in clips], dim=-1), clips[0].fps)
+    made += video.write(folder / "demo.gif", side_by_side, overwrite=True)
     print(f"{len(clips)} clips in {time.perf_counter() - start:.0f} s")
     return made
 

@@ -1,6 +1,7 @@
 """FreeInit (Wu et al. 2023): sample, noise the result again with the noise it came from, keep its low frequencies, renew the high ones, repeat.
 
-Video models are trained on noised clips whose low frequencies still hold the clip; at inference they start from white noise. The loop closes that gap.
+Video models are trained on noised clips whose low frequencies still hold the clip; at inference they start from white noise.
+The loop closes that gap.
 """
 
 from __future__ import annotations
