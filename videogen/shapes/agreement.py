@@ -34,7 +34,7 @@ def agrees(measurement: Measurement, wanted: Wanted) -> dict[str, bool]:
             result[name] = all(_same(measurement, order[index], wanted.objects[index], name) for index in asked)
     if wanted.relation is not None:
         found = [index for index in order if index is not None]
-        result["relation"] = len(found) == 2 and measurement.relation(*found) == wanted.relation
+        result["relation"] = len(found) == 2 and measurement.holds(wanted.relation, *found)
     return result
 
 

@@ -7,7 +7,6 @@ Thresholds lie in the middle between what the world's constants allow.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -26,6 +25,7 @@ GROWN = math.log(1.4) / 2  # of the logarithm of the ratio of radii
 TURNED = math.radians(30)  # the world's least is 60 degrees
 ODD = 0.25  # outlines this far from every shape are unknown
 SAME_AREA = 0.25  # an object that neither grows nor shrinks keeps its area to this share
+DIAGONAL = 0.85  # tangent of the angle at which one relation ceases to hold
 BATCH = 8  # clips measured together
 
 
@@ -61,17 +61,17 @@ class Measurement:
     objects: tuple[MeasuredObject, ...]  # the largest first
     camera_still: bool | None  # None on a plain background, where nothing tells
 
-    def relation(self, first: int, second: int) -> str | None:
-        """Where object `first` is, seen from object `second`, if that holds in every frame."""
+    def holds(self, relation: str, first: int, second: int) -> bool:
+        """Whether object `first` is `relation` (one of world.RELATIONS) object `second`.
+
+        In every frame it has to be on that side, and on the whole at no more than a little over 45 degrees from it; so
+        two relations may hold at once.
+        """
         offset = self.objects[first].centres - self.objects[second].centres
-        found = {_direction(*step) for step in offset[~offset.isnan().any(1)].tolist()}
-        return found.pop() if len(found) == 1 else None
-
-
-def _direction(x: float, y: float) -> str:
-    if abs(x) > abs(y):
-        return "left of" if x < 0 else "right of"
-    return "above" if y < 0 else "below"
+        offset = offset[~offset.isnan().any(1)]
+        axis = torch.tensor(world.RELATION_AXES[relation], dtype=torch.float32)
+        along, across = (offset * axis).sum(1), (offset * (1 - axis.abs())).sum(1).abs()
+        return bool(len(along) and (along > 0).all() and along.mean() >= DIAGONAL * across.mean())
 
 
 @torch.no_grad()
@@ -159,7 +159,6 @@ def _camera_still(clips: Tensor, mask: Tensor, textured: Tensor) -> list[bool | 
 class _Reading:
     """One object's numbers, before the clip's style is known."""
 
-    seen: Tensor  # f, which frames have it
     shape: int
     oddness: float
     shapes: list[str | None]
@@ -229,7 +228,6 @@ def _objects(
         turn = _turn(at.cpu(), angle[row].cpu(), outline.CORNERS[int(shape[number])], frames)
         result.append(
             _Reading(
-                seen=at,
                 shape=int(shape[number]),
                 oddness=float(oddness[number]),
                 shapes=names,
@@ -279,13 +277,3 @@ def _motion(centres: Tensor, areas: Tensor, turn: float) -> str:
         "rotating": abs(turn) / TURNED,
     }
     return max(strength, key=strength.__getitem__)
-
-
-def without_frames(measurement: Measurement) -> dict[str, object]:
-    """The attributes of a measurement as plain values, for tables and files."""
-    rows = [
-        {name: getattr(item, name) for name in ("shape", "colour", "size", "motion", "unchanged")}
-        for item in measurement.objects
-    ]
-    whole = {field.name: getattr(measurement, field.name) for field in dataclasses.fields(measurement)}
-    return whole | {"objects": rows}

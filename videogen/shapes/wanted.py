@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from videogen.errors import InputError
 from videogen.shapes import world
-from videogen.shapes.captions import CAMERA_WORDS, MOTION_WORDS, RELATION_WORDS, SIZE_WORDS
+from videogen.shapes.captions import CAMERA_WORDS, MOTION_WORDS, RELATION_WORDS, SIZE_WORDS, described
+from videogen.shapes.world import Scenes
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,23 @@ def parse(text: str) -> Wanted:
     if len(objects) > 2:
         raise InputError(f"{text!r} names {len(objects)} objects; the shapes world has one or two")
     return Wanted(objects=tuple(objects or [WantedObject()]), **whole)
+
+
+def truths(scenes: Scenes) -> list[Wanted]:
+    """All that could be asked of each scene, nothing left open: what measuring it should find."""
+    return [
+        Wanted(
+            objects=tuple(
+                WantedObject(**{name: str(scene[f"{name}{number}"]) for name in ("shape", "colour", "size", "motion")})
+                for number in range(int(scene["count"]))
+            ),
+            background=str(scene["background"]),
+            relation=str(scene["relation"]) if scene["count"] == 2 else None,
+            style=str(scene["style"]),
+            camera=str(scene["camera"]),
+        )
+        for scene in described(scenes)
+    ]
 
 
 def _phrase(words: list[str], at: int) -> tuple[int, str, str]:
