@@ -125,10 +125,15 @@ class OnRows(Control):
         if len(items) == len(p.rows):
             changed = verb(*values, p)
             return changed if isinstance(changed, tuple) else (changed,)
-        changed = verb(*(v[items] for v in values), p.only(items))
+        chosen = [v[items] for v in values]
+        changed = verb(*chosen, p.only(items))
         changed = changed if isinstance(changed, tuple) else (changed,)
         index = torch.tensor(items, device=values[0].device)
-        return tuple(v.index_copy(0, index, c.to(v.dtype)) for v, c in zip(values, changed, strict=True))
+        # What the control handed back untouched is not copied; a copy keeps the layout in memory, which a bare index_copy does not.
+        return tuple(
+            v if after is before else v.clone().index_copy_(0, index, after.to(v.dtype))
+            for v, before, after in zip(values, chosen, changed, strict=True)
+        )
 
     def qkv(self, site: Site, q: Tensor, k: Tensor, v: Tensor, p: Pass) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = self._apply(p, lambda *a: self.inner.qkv(site, *a), q, k, v)
