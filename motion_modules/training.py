@@ -61,7 +61,8 @@ class Motion:
             groups=unet.config.groups,
         )
         self.config = config
-        self.root = add_motion(unet, config).to(device, memory_format=torch.channels_last)
+        self.root = add_motion(unet, config).to(device)
+        self.root.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if s.start:
             _load_motion(self.root, s.start)
         self.setting = Setting(s.model, device)

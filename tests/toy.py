@@ -15,9 +15,10 @@ from videogen.training.recipe import Draw, Thunk
 
 
 class ToySettings(Strict):
-    """How many rows a batch has."""
+    """How many rows a batch has, and whether a loss draws from the process's own random state."""
 
     rows: int = 4
+    noisy: bool = True
 
 
 class Toy:
@@ -40,7 +41,10 @@ class Toy:
     def losses(self, batch: Tensor) -> Iterator[tuple[str, Thunk]]:
         yield "first", lambda: {"loss": (self.root["first"](batch) - batch.sum(1, keepdim=True)).square().mean()}
         inner = self.root["first"](batch).detach()
-        yield "second", lambda: {"loss": (self.root["second"](inner + torch.randn(8)) - 1).square().mean()}
+        yield (
+            "second",
+            lambda: {"loss": (self.root["second"](inner + torch.randn(8) * self.settings.noisy) - 1).square().mean()},
+        )
 
     def judge(self) -> dict[str, float]:
         return {"weight": float(self.root["first"].weight.sum())}
@@ -51,3 +55,11 @@ class Toy:
 
 
 OFFERS = {"toy": lambda: Offer(ToySettings, Toy)}
+
+
+if __name__ == "__main__":
+    import sys
+
+    from videogen.training import train
+
+    train(sys.argv[1], sys.argv[2:], offers=OFFERS)

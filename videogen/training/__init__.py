@@ -68,7 +68,7 @@ def train(
 
     offers = recipes() if offers is None else offers
     values = load(config, overrides)
-    name = values.get("recipe")
+    name = str(values.get("recipe"))
     if name not in offers:
         raise InputError(f"configuration: recipe is {name!r}; known are {', '.join(offers)}")
     offer = offers[name]()

@@ -50,8 +50,10 @@ def write(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
 def read(folder: Path) -> Checkpoint:
     """Read one checkpoint folder. Raises InputError where a file of it is missing or broken."""
     try:
-        parts = [load_file(folder / f"{name}.safetensors") for name in ("weights", "average", "optimizer")]
-        return Checkpoint(*parts, state=json.loads((folder / "state.json").read_text()))
+        weights, average, optimizer = (
+            load_file(folder / f"{name}.safetensors") for name in ("weights", "average", "optimizer")
+        )
+        return Checkpoint(weights, average, optimizer, json.loads((folder / "state.json").read_text()))
     except Exception as problem:
         raise InputError(f"{folder} is not a complete checkpoint: {problem}") from problem
 
@@ -74,7 +76,7 @@ def find(folder: Path, resume: str) -> Path:
     return found[-1]
 
 
-def optimizer_tensors(optimizers: Optimizers, names: Mapping[torch.nn.Parameter, str]) -> dict[str, Tensor]:
+def optimizer_tensors(optimizers: Optimizers, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
     """Every optimizer's state as flat tensors."""
     return {
         f"{title}/{names[parameter]}/{entry}": torch.as_tensor(value)
@@ -84,9 +86,7 @@ def optimizer_tensors(optimizers: Optimizers, names: Mapping[torch.nn.Parameter,
     }
 
 
-def restore_optimizers(
-    optimizers: Optimizers, names: Mapping[torch.nn.Parameter, str], tensors: Mapping[str, Tensor]
-) -> None:
+def restore_optimizers(optimizers: Optimizers, names: Mapping[Tensor, str], tensors: Mapping[str, Tensor]) -> None:
     """The inverse of `optimizer_tensors`: each entry back in place, on its parameter's device (scalars stay on the processor)."""
     by_name = {name: parameter for parameter, name in names.items()}
     for key, tensor in tensors.items():

@@ -89,7 +89,8 @@ class Image:
             groups=s.groups,
             sample_size=16,
         )
-        self.root = UNet(config).to(device, memory_format=torch.channels_last)
+        self.root = UNet(config).to(device)
+        self.root.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.setting = Setting(s.model, device)
         self.data = self.setting.latents(Order(s.stills), s.store)
         self.held_out = self.setting.latents(Order(s.judged, JUDGE_SEED), s.store)

@@ -6,6 +6,7 @@ fixed threads). Under a time budget the number of steps depends on the machine, 
 
 import json
 import math
+import os
 import signal
 import tempfile
 import threading
@@ -94,13 +95,12 @@ class Loop:
     def run(self, resume: str | None = None) -> Path:
         """Train until the budget is spent or a signal comes; return the last checkpoint. Exports at the end of the budget."""
         out = self.config.out
-        if self._main:
-            out.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
         if resume:
             self._restore(checkpoints.find(out, resume))
         elif checkpoints.complete(out):
             raise InputError(f"{out} holds an earlier run; go on with --resume latest, or give another out=FOLDER")
-        with self._signals(), (out / "log.jsonl").open("a") as log:
+        with self._signals(), (out / "log.jsonl" if self._main else Path(os.devnull)).open("a") as log:
             for batch in self.recipe.batches(self._draws()):
                 self._advance(batch, log)
             self._report(log, {"judged": self._judge()} if self._done and self._main else {})
@@ -210,7 +210,7 @@ class Loop:
             "config": self.config.model_dump(mode="json"),
             "versions": {"torch": torch.__version__, "accelerate": accelerate.__version__},
         }
-        names = {parameter: name for name, parameter in self.trained.items()}
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self.trained.items()}
         if self._main:
             checkpoint = checkpoints.Checkpoint(
                 {name: p.detach() for name, p in self.trained.items()},
@@ -234,7 +234,7 @@ class Loop:
         for name, parameter in self.trained.items():
             parameter.copy_(checkpoint.weights[name])
             self.average.shadow[name].copy_(checkpoint.average[name])
-        names = {parameter: name for name, parameter in self.trained.items()}
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self.trained.items()}
         checkpoints.restore_optimizers(self.optimizers, names, checkpoint.optimizer)
         self.step, self.seconds = checkpoint.state["step"], checkpoint.state["seconds"]
         if self._main:

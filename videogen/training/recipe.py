@@ -53,7 +53,9 @@ class Recipe(Protocol):
     All that trains hangs under `root`, so that one wrapped forward (DDP) covers any number of calls in a loss.
     """
 
-    root: nn.Module
+    @property
+    def root(self) -> nn.Module:
+        """What `prepare` built."""
 
     def prepare(self, device: torch.device) -> Mapping[str, Sequence[nn.Parameter]]:
         """Build `root` on `device`; return the parameters that train, by group. The loop freezes all others."""

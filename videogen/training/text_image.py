@@ -51,6 +51,7 @@ class Settings(Strict):
     patch: int = 16
     stills: int = 64  # in a batch
     clips: int = 64
+    captions: int = 128  # more captions in a batch, without pictures, for recall alone
     frames: tuple[int, ...] = (0, 7, 15)  # of a clip that are looked at
     start: Path | None = None  # a checkpoint of an earlier run whose averaged weights are the beginning
     judged: int = 256
@@ -58,7 +59,7 @@ class Settings(Strict):
 
 class Batch(NamedTuple):
     """Pixels `b f 3 h w` in [-1, 1] (f = 1 for stills), captions' ids `b n`, the same with one word masked, that
-    word's id `b`, and which telling words the still's and the clip's caption have, `2b v` in {0, 1}.
+    word's id `b`, captions without pictures, and which telling words they have, `c v` in {0, 1}.
     """
 
     stills: Tensor
@@ -67,6 +68,7 @@ class Batch(NamedTuple):
     clip_ids: Tensor
     masked_ids: Tensor
     words: Tensor
+    caption_ids: Tensor
     said: Tensor
 
 
@@ -155,13 +157,17 @@ class TextImage:
             clip_ids = self.tokens(clip_captions)
             masked, words = self._hide(clip_ids, generator)
             still_ids = self.tokens(still_captions)
-            said = torch.cat([self._said(still_ids)[draw.share(s.stills)], self._said(clip_ids)[draw.share(s.clips)]])
+            more = self.tokens(sample(s.captions, generator=generator).captions(generator))
+            more = more[draw.share(s.captions)]
             only = torch.randint(FRAMES, (s.stills, 1), generator=generator)
             a, b = draw.share(s.stills), draw.share(s.clips)
             yield Batch(
                 self._pixels(still[a], only[a]),
                 self._pixels(clip[b], torch.tensor(s.frames).expand(len(clip.count[b]), -1)),
-                *(ids.to(self.device) for ids in (still_ids[a], clip_ids[b], masked[b], words[b], said)),
+                *(
+                    ids.to(self.device)
+                    for ids in (still_ids[a], clip_ids[b], masked[b], words[b], more, self._said(more))
+                ),
             )
 
     def tokens(self, captions: Sequence[str]) -> Tensor:
@@ -186,16 +192,16 @@ class TextImage:
         """The sum of the four losses."""
 
         def thunk() -> dict[str, Tensor]:
-            towers, count = self.root, len(batch.stills)
+            towers = self.root
             scale = towers.temperature.exp().clamp(max=50)
             still_text, clip_text, masked = (
                 towers.embed_text(ids) for ids in (batch.still_ids, batch.clip_ids, batch.masked_ids)
             )
             still, clip = towers.embed_frames(batch.stills), towers.embed_frames(batch.clips)
-            stills = contrast(still_text, still, scale, _equal_rows(batch.still_ids)) if count else still.sum()
+            stills = contrast(still_text, still, scale, _equal_rows(batch.still_ids))
             clips = contrast(clip_text, clip, scale, _equal_rows(batch.clip_ids))
             words = F.cross_entropy(towers.word(torch.cat([masked, clip], 1)).float(), batch.words)
-            heard = towers.recall(torch.cat([still_text, clip_text])).float()
+            heard = towers.recall(towers.embed_text(batch.caption_ids)).float()
             recall = F.binary_cross_entropy_with_logits(heard, batch.said, reduction="sum") / len(heard)
             parts = {"stills": stills, "clips": clips, "words": words, "recall": recall}
             return {"loss": stills + clips + words + 0.2 * recall, **parts}
