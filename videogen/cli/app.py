@@ -37,10 +37,17 @@ def _reproduce() -> Command:
     return reproduce
 
 
+def _evaluate() -> Command:
+    from videogen.cli.evaluate import evaluate
+
+    return evaluate
+
+
 # name -> the import of its function; a new command is one file, one such function and one row here
 COMMANDS: dict[str, Callable[[], Command]] = {
     "generate": _generate,
     "reproduce": _reproduce,
+    "evaluate": _evaluate,
     "doctor": _doctor,
 }
 

@@ -1,0 +1,183 @@
+"""`videogen evaluate`: the figures of docs/results.md, measured on the shapes world."""
+
+import inspect
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from videogen.metrics.journal import Journal, Record
+    from videogen.metrics.trials import Plan, Source
+    from videogen.pipeline import Pipeline
+
+MODEL, RENDERS, ROUND_TRIP = "model", "true renders", "after the VAE"
+SHOWN = 8  # clips on the contact sheet
+
+
+def evaluate(
+    model: Annotated[
+        str, typer.Option(help="`shapes` (the miniature), a model folder, a hub id or a file.")
+    ] = "shapes",
+    motion: Annotated[str | None, typer.Option(help="Motion module: a file, a folder, or `none`.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Unseen prompts and seeds; every third has two objects.")] = 512,
+    held_out: Annotated[
+        int, typer.Option(min=0, help="Prompts with combinations that training never sees, reported apart.")
+    ] = 128,
+    simple: Annotated[
+        bool, typer.Option("--simple", help="Only one flat object on a plain background, the first target.")
+    ] = False,
+    frames: Annotated[int, typer.Option(min=2, help="Frames of a clip.")] = 16,
+    steps: Annotated[int, typer.Option(min=1, help="Sampling steps.")] = 25,
+    guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 7.5,
+    sampler: Annotated[str, typer.Option(help="As for `videogen generate`.")] = "ddim",
+    seed: Annotated[int, typer.Option(help="Another seed draws other prompts.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Clips made together.")] = 8,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps, ...")] = "cpu",
+    out: Annotated[Path, typer.Option(help="Folder of the measured clips; the same command continues there.")] = Path(
+        "out/evaluate"
+    ),
+    report: Annotated[
+        Path | None, typer.Option(help="FILE.md whose section is written, with FILE.json and pictures beside it.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Make clips from unseen prompts, read them back from their pixels, and report what is right.
+
+    It can be stopped at any time: the same command goes on where it was. The same is measured on true renders, and on
+    true renders after the model's VAE.
+    """
+    options = dict(locals())
+    from videogen import recipe
+    from videogen.metrics import pictures
+    from videogen.metrics import report as reports
+    from videogen.metrics import text_to_video as measuring
+    from videogen.metrics.journal import Journal
+    from videogen.metrics.trials import Plan
+
+    target = report if report is not None else out / "results.md"
+    if report is not None:
+        reports.check(report)
+    settings = {
+        "seed": seed, "simple": simple, "frames": frames, "steps": steps, "guidance": guidance, "sampler": sampler,
+        "dtype": dtype, "device": device, **hashes(model, motion),
+    }  # fmt: skip
+    pipe = loader(model, motion, dtype, device)
+    plan = Plan(count, held_out, seed, simple)
+    journal = Journal(out, settings)
+    sources = sources_of(pipe, frames, steps, guidance, sampler)
+    measure_all(sources, plan, journal, batch, quiet)
+
+    records = {name: [journal.records[(name, *address)] for address in plan.addresses()] for name in sources}
+    results = reports.Results(
+        command=command_line(options),
+        sources=list(sources),
+        tables=measuring.figures(records),
+        breakdown=measuring.breakdown(records, MODEL),
+        lines=_lines(plan, model, motion, settings),
+        notes={"settings": {"count": count, "held_out": held_out, **settings}, "versions": recipe.versions()},
+    )
+    (target.parent / "pictures").mkdir(exist_ok=True)
+    if not pictures.plot(target.parent / "pictures" / reports.PLOT, results.sources, results.tables):
+        typer.echo("no plot: matplotlib is not installed (pip install 'videogen[plots]')", err=True)
+    _sheet(target.parent / "pictures" / reports.SHEET, records[MODEL], journal)
+    for line in reports.summary(results):
+        typer.echo(line)
+    for path in reports.write(target, results):
+        typer.echo(str(path))
+
+
+def command_line(options: dict[str, Any]) -> str:
+    """The command with these options: those that decide on the figures, as far as they are not the defaults."""
+    words = ["videogen", "evaluate"]
+    for name, parameter in inspect.signature(evaluate).parameters.items():
+        value = options[name]
+        if name not in ("batch", "out", "quiet") and value != parameter.default:
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return shlex.join(words)
+
+
+def hashes(model: str, motion: str | None) -> dict[str, str]:
+    """What tells the models, and the world with its measuring program, from others. Raises InputError for a missing file."""
+    from videogen import recipe, shapes
+    from videogen.models import folder
+    from videogen.pipeline import miniature
+
+    world = Path(shapes.__file__).parent.glob("*.py")
+    own = "the model's own" if motion is None else "none"
+    return {
+        "model": recipe.hash_path(miniature() if model == "shapes" else folder.find(model)),
+        "motion": own if motion in (None, "none") else recipe.hash_path(folder.find(str(motion))),
+        "world": recipe.hash_files({path.name: path for path in world}),
+    }
+
+
+def loader(model: str, motion: str | None, dtype: str, device: str) -> "Pipeline":
+    """The pipeline. Raises InputError for what is missing, broken, or not a dtype or device."""
+    from videogen import generation
+
+    return generation.load(generation.Request("", model=model, motion=motion, dtype=dtype, device=device))
+
+
+def sources_of(pipe: "Pipeline", frames: int, steps: int, guidance: float, sampler: str) -> "dict[str, Source]":
+    """What is measured, by name: the model, and what bounds it from above."""
+    from videogen.metrics import trials
+
+    return {
+        MODEL: trials.generated(pipe, frames, steps, guidance, sampler),
+        RENDERS: trials.true_renders(frames, pipe.default_size[0]),
+        ROUND_TRIP: trials.round_trip(pipe, frames),
+    }
+
+
+def measure_all(sources: "dict[str, Source]", plan: "Plan", journal: "Journal", batch: int, quiet: bool) -> None:
+    """Fill the journal, the bounds first: they are quick, and show early if the measuring program is at fault."""
+    from tqdm.auto import tqdm
+
+    from videogen import video
+    from videogen.clip import Clip
+    from videogen.metrics import text_to_video as measuring
+
+    wanted = {(name, *address) for name in sources for address in plan.addresses()}
+    with tqdm(total=len(wanted), initial=len(wanted & journal.records.keys()), unit="clip", disable=quiet) as bar:
+
+        def after(record: "Record", clip: "Tensor") -> None:
+            if record.source == MODEL and record.split == "test" and record.number < SHOWN:
+                video.write(journal.shown(record.split, record.number), Clip(clip), overwrite=True)
+            bar.update()
+
+        for name in reversed(sources):
+            bar.set_description(name)
+            measuring.run(sources[name], name, plan, journal, batch=batch, after=after)
+
+
+def _sheet(path: Path, records: "list[Record]", journal: "Journal") -> None:
+    from videogen import video
+    from videogen.metrics import pictures
+
+    first = [r for r in records if r.split == "test" and r.number < SHOWN]
+    there = [r for r in first if journal.shown(r.split, r.number).exists()]
+    if there:
+        pictures.sheet(path, [video.read(journal.shown(r.split, r.number)) for r in there], there)
+
+
+def _lines(plan: "Plan", model: str, motion: str | None, settings: dict[str, Any]) -> list[str]:
+    """What the report says before its tables."""
+    from videogen.metrics.text_to_video import EVERYTHING
+
+    module = "" if motion is None else f", motion `{motion}` ({settings['motion']})"
+    return [
+        f"Model `{model}` ({settings['model']}){module}: {settings['frames']} frames, sampler {settings['sampler']},"
+        f" steps {settings['steps']}, guidance {settings['guidance']:g}, {settings['dtype']} on {settings['device']}."
+        f" {plan.count} unseen prompts and seeds" + (f", and {plan.held_out} apart" if plan.held_out else "") + ". "
+        "A clip is read back from its pixels alone; what cannot be read counts as wrong; its share is `unknown`.",
+        "Brackets hold Wilson's 95 % interval. The same scenes, drawn by the renderer (`true renders`) and sent through"
+        " the model's VAE and back (`after the VAE`), show what the measuring program and the VAE allow."
+        " `unchanged`: every object has the same colour and shape in all frames, and the same area to a quarter where it"
+        f" neither grows nor shrinks. `{EVERYTHING}`: all that the prompt says and its silences (one flat object,"
+        " a camera that stands still) are right at once.",
+    ]

@@ -1,0 +1,169 @@
+"""Figures to files: a section of a Markdown document, a part of a JSON file, and pictures beside them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from videogen.errors import InputError
+from videogen.files import replacing
+from videogen.metrics.shares import Share
+from videogen.metrics.text_to_video import Row, Table
+
+KEY = "text_to_video"
+BEGIN, END = "<!-- text to video: made by `videogen evaluate` -->", "<!-- text to video: end -->"
+PLOT, SHEET = f"{KEY}.png", f"{KEY}_clips.png"
+_HEAD = """# Results
+
+Every figure here was measured, by the command that stands under its table.
+"""
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that a report says.
+
+    sources   names of what was measured, the model first
+    lines     sentences about the model and the settings
+    notes     settings and versions as plain JSON values
+    """
+
+    command: str
+    sources: Sequence[str]
+    tables: Sequence[tuple[Table, Sequence[Row]]]
+    breakdown: Mapping[str, Sequence[Row]]
+    lines: Sequence[str]
+    notes: Mapping[str, Any]
+
+
+def check(path: Path) -> None:
+    """Refuse a report that could not be written, before anything is computed. Raises InputError."""
+    if path.suffix != ".md":
+        raise InputError(f"the report {path} must end in .md; the JSON file and the pictures go beside it")
+    if not path.parent.is_dir():
+        raise InputError(f"the folder {path.parent} does not exist; create it first")
+    _others(path.with_suffix(".json"))
+
+
+def write(path: Path, results: Results) -> list[Path]:
+    """Write the section into `path` and the figures into the .json beside it; what else stands there is kept.
+
+    Pictures that lie in the folder `pictures` beside it are shown. Returns the files written.
+    """
+    beside_it = path.with_suffix(".json")
+    values = _others(beside_it) | {KEY: to_dict(results)}
+    with replacing(beside_it) as beside:
+        beside.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    before = path.read_text(encoding="utf-8") if path.exists() else _HEAD
+    section = markdown(results, [name for name in (PLOT, SHEET) if (path.parent / "pictures" / name).exists()])
+    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
+    text, found = pattern.subn(lambda _: section, before, count=1)
+    with replacing(path) as beside:
+        beside.write_text(text if found else f"{before.rstrip()}\n\n{section}\n", encoding="utf-8")
+    return [path, beside_it]
+
+
+def to_dict(results: Results) -> dict[str, Any]:
+    """Plain JSON values."""
+
+    def line(row: Row) -> dict[str, Any]:
+        shares = {source: share.to_dict() for source, share in row.shares.items()}
+        return {"target": row.target, "met": met(row, results.sources[0])} | shares
+
+    def value(row: Row) -> dict[str, Any]:
+        return {source: share.to_dict() for source, share in row.shares.items()} | {"read as": dict(row.mistakes)}
+
+    return {
+        "command": results.command,
+        **results.notes,
+        "tables": {table.key: {row.name: line(row) for row in rows} for table, rows in results.tables},
+        "breakdown": {name: {row.name: value(row) for row in rows} for name, rows in results.breakdown.items()},
+    }
+
+
+def met(row: Row, model: str) -> bool | None:
+    """Whether the model's share reaches the target; None where there is none, or no clip."""
+    share = row.shares.get(model)
+    return None if row.target is None or share is None or not share.of else share.value >= row.target
+
+
+def markdown(results: Results, pictures: Sequence[str]) -> str:
+    """The section, with its marks."""
+    model = results.sources[0]
+    parts = [BEGIN, "## Text to video on the shapes world", *results.lines]
+    made_by = f"Made by `{results.command}`."
+    for table, rows in results.tables:
+        clips = max(share.of for row in rows for share in row.shares.values())
+        heads = ["what is right", "target", model, "unknown", *results.sources[1:]]
+        lines = []
+        for row in rows:
+            first, *others = _cells(row, results.sources)
+            lines.append([row.name, _target(row, model), first, _unknown(row, model), *others])
+        parts += [f"### {table.title}: {clips} clips", _table(heads, lines), made_by]
+    if results.breakdown:
+        parts.append("### By colour, shape, motion and background: clips of one object")
+        lines = [
+            [f"{name}: {row.name}", *_cells(row, results.sources), _mistakes(row)]
+            for name, rows in results.breakdown.items()
+            for row in rows
+        ]
+        parts += [_table(["asked for", *results.sources, "wrong ones were read as"], lines), made_by]
+    titles = {PLOT: "Shares with 95 % intervals", SHEET: "The first clips, with their prompts and verdicts"}
+    for name in pictures:
+        parts += [f"![{titles[name]}](pictures/{name})", f"{titles[name]}. {made_by}"]
+    return "\n\n".join([*parts, END])
+
+
+def summary(results: Results) -> list[str]:
+    """The model's figures that have a target, one line each, for a terminal."""
+    model = results.sources[0]
+    found = []
+    for table, rows in results.tables:
+        for row in rows:
+            if row.target is not None and model in row.shares:
+                found.append(f"{table.title}: {row.name} {_share(row.shares[model])}, target {_target(row, model)}")
+    return found
+
+
+def _others(path: Path) -> dict[str, Any]:
+    """What other commands wrote into the JSON file."""
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as problem:
+        raise InputError(f"{path} is no JSON file of results: {problem}; move it away") from problem
+
+
+def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [heads, ["---"] * len(heads), *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _cells(row: Row, sources: Sequence[str]) -> list[str]:
+    return [_share(row.shares[source]) if source in row.shares else "" for source in sources]
+
+
+def _share(share: Share) -> str:
+    low, high = share.interval
+    return f"{share.value:.3f} [{low:.3f}, {high:.3f}]" if share.of else "no clips"
+
+
+def _target(row: Row, model: str) -> str:
+    if row.target is None:
+        return ""
+    reached = met(row, model)
+    return f"{row.target:.2f}" + ("" if reached is None else ", met" if reached else ", missed")
+
+
+def _unknown(row: Row, model: str) -> str:
+    share = row.shares.get(model)
+    return "" if share is None or share.unknown is None or not share.of else f"{share.unknown / share.of:.3f}"
+
+
+def _mistakes(row: Row) -> str:
+    return ", ".join(f"{name} {count}" for name, count in row.mistakes)
