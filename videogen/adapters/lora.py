@@ -1,0 +1,179 @@
+"""LoRA merged into weights: W = W0 + sum over files of weight * delta (Hu et al. 2021, equation 3), with an exact way
+back.
+
+`load_lora` merges one file and returns the `Loras` that further files join. W0 of every touched weight is kept, and W
+is always computed from W0, files in the order of their names: so the order of loading does not matter, and taking a
+file out again restores the weights bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from videogen.adapters.lora_dialects import read_lora
+from videogen.adapters.low_rank import Change
+from videogen.errors import InputError
+from videogen.models.weights import files
+from videogen.models.weights.families import Family, recognise
+
+Source = str | Path | Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    changes: dict[tuple[str, str], tuple[Change, ...]]  # by part and parameter name
+    weight: float
+    line: str
+
+
+class Loras:
+    """The LoRA files merged into a set of parts.
+
+    parts: "unet" (with its motion modules), "text_encoder", "text_encoder_2" -> module. Keeps a copy of every touched
+    weight until nothing touches it any more, or `fuse` is called.
+    """
+
+    def __init__(self, parts: Mapping[str, nn.Module]) -> None:
+        self._parameters = {part: dict(module.named_parameters()) for part, module in parts.items()}
+        self._originals: dict[tuple[str, str], Tensor] = {}
+        self._entries: dict[str, _Entry] = {}
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Name -> strength of every file that is in."""
+        return {name: entry.weight for name, entry in self._entries.items()}
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """One line per file: what it is and what it changes."""
+        return tuple(entry.line for entry in self._entries.values())
+
+    def add(self, source: Source, weight: float = 1.0, name: str | None = None) -> str:
+        """Merge a LoRA file (any dialect, or a state dict) at a strength; the weights change together or not at all.
+
+        Returns its name: `name`, or the file's. Raises InputError for a file that is no LoRA or does not fit the parts
+        (naming the first key that hits nothing), and for a name that is taken.
+        """
+        state, adapter, metadata, stem = _opened(source)
+        name = name or stem
+        if name in self._entries:
+            raise InputError(f"a LoRA of the name {name!r} is already in; remove it first, or give another name")
+        family = recognise({key: tensor.shape for key, tensor in state.items()})
+        base = family.facts.get("base")
+        looks = f"this looks like: {family.title}" + (f", for {base}" if base else "")
+        changes: dict[tuple[str, str], tuple[Change, ...]] = {}
+        passed = 0
+        for change in read_lora(state, adapter, metadata):
+            place = self._place(change, looks)
+            if place is None:
+                passed += 1
+                continue
+            changes[place] = (*changes.get(place, ()), change)
+        files.check_finite(state, source if isinstance(source, (str, Path)) else "the LoRA")
+        self._entries[name] = _Entry(changes, weight, _line(name, family, changes, passed))
+        self._update(changes)
+        return name
+
+    def set_weight(self, name: str, weight: float) -> None:
+        """Change a file's strength; 0 gives the weights without it, bit for bit."""
+        entry = self._entry(name)
+        self._entries[name] = _Entry(entry.changes, weight, entry.line)
+        self._update(entry.changes)
+
+    def remove(self, name: str) -> None:
+        """Take a file out again."""
+        entry = self._entry(name)
+        del self._entries[name]
+        self._update(entry.changes)
+
+    def fuse(self) -> None:
+        """Make the present weights the original ones, and free the copies; nothing can be taken out afterwards."""
+        self._originals.clear()
+        self._entries.clear()
+
+    def _entry(self, name: str) -> _Entry:
+        if name not in self._entries:
+            known = ", ".join(self._entries) or "none"
+            raise InputError(f"there is no LoRA of the name {name!r}; those that are in: {known}")
+        return self._entries[name]
+
+    def _place(self, change: Change, looks: str) -> tuple[str, str] | None:
+        """Part and parameter that a change belongs to; None for the middle module's part of a MotionLoRA where the
+        model has none.
+        """
+        part = "unet" if change.target == "motion" else change.target
+        if part not in self._parameters:
+            raise InputError(f"the LoRA changes {part}, which this model does not have; {looks}")
+        parameters = self._parameters[part]
+        name = f"{change.module}.weight"
+        # transformers 5 spells CLIPTextModel without the prefix that files have
+        found = next((n for n in (name, name.removeprefix("text_model.")) if n in parameters), None)
+        if found is None and change.target == "motion":
+            modules = [n for n in parameters if ".motion_modules." in n]
+            if not modules:
+                raise InputError("the LoRA changes motion modules, and this model has none; load them first (--motion)")
+            if change.module.startswith("mid_block.") and not any(n.startswith("mid_block.") for n in modules):
+                return None
+        if found is None:
+            raise InputError(f"the LoRA changes {change.module}, which the {part} does not have; {looks}")
+        try:
+            change.to("meta").delta(parameters[found].shape)
+        except (ValueError, RuntimeError) as problem:
+            reason = str(problem).splitlines()[0]
+            raise InputError(f"the LoRA does not fit {change.module} of this {part} ({reason}); {looks}") from None
+        return part, found
+
+    @torch.no_grad()
+    def _update(self, places: Mapping[tuple[str, str], object]) -> None:
+        entries = [entry for _, entry in sorted(self._entries.items())]
+        for place in places:
+            parameter = self._parameters[place[0]][place[1]]
+            using = [entry for entry in entries if place in entry.changes]
+            original = self._originals.setdefault(place, parameter.detach().clone())
+            total = original.to(parameter.device, torch.float32)
+            active = [entry for entry in using if entry.weight != 0]
+            for entry in active:
+                for change in entry.changes[place]:
+                    total = total + entry.weight * change.to(parameter.device).delta(parameter.shape)
+            parameter.copy_(total if active else original)
+            if not using:
+                del self._originals[place]
+
+
+def load_lora(parts: Mapping[str, nn.Module], source: Source, weight: float = 1.0, name: str | None = None) -> Loras:
+    """Merge one LoRA file into the parts and return the `Loras` that holds the way back; further files go to its `add`.
+
+    Two `Loras` over the same parts must be undone in reverse order, for each keeps the weights it found.
+    """
+    loras = Loras(parts)
+    loras.add(source, weight, name)
+    return loras
+
+
+def _opened(source: Source) -> tuple[dict[str, Tensor], dict[str, object] | None, dict[str, str], str]:
+    if isinstance(source, Mapping):
+        return dict(source), None, {}, "lora"
+    path = Path(source)
+    state = files.read(path)
+    file = files.locate(path)[0]
+    metadata = files.read_safetensors_header(file)[1] if file.suffix == ".safetensors" else {}
+    adapter = None
+    config = file.parent / "adapter_config.json"
+    if file.name.startswith("adapter_model") and config.is_file():
+        from videogen.models.folder import read_json
+
+        adapter = read_json(config)
+    return state, adapter, metadata, path.stem
+
+
+def _line(name: str, family: Family, changes: Mapping[tuple[str, str], object], passed: int) -> str:
+    counts = Counter(part for part, _ in changes)
+    where = ", ".join(f"{part} {count}" for part, count in sorted(counts.items()))
+    left = f"; {passed} changes of a middle module that this model has not" if passed else ""
+    return f"{name}: {family.title}, rank {family.facts.get('rank', 'full')}, changes {where} layers{left}"
