@@ -6,13 +6,15 @@ attention to text trains along, at a fraction of the rate, and then ships as the
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from motion_modules.animatediff import MotionConfig, add_motion, motion_parameters, motion_state
+from motion_modules.animatediff import MotionConfig, Positions, add_motion, motion_parameters, motion_state
 from videogen.models.folder import load_unet, write_part
 from videogen.shapes.captions import plain
 from videogen.shapes.world import DIRECTIONS, FRAMES, MOTIONS, Scenes
@@ -21,6 +23,13 @@ from videogen.training.config import Strict
 from videogen.training.image import Batch, Setting, draw_batch, write_unet
 from videogen.training.latents import Latents, Order
 from videogen.training.recipe import JUDGE_SEED, Draw, Thunk
+
+
+class Every(NamedTuple):
+    """The frames `first`, `first + stride`, ... of a clip."""
+
+    first: int
+    stride: int
 
 
 class Settings(Strict):
@@ -32,8 +41,10 @@ class Settings(Strict):
     heads: int = 4
     positions: int = 32
     clips: int = 4000
-    stride: int = 1  # 2: every second frame, 8 of 16
-    batch_size: int = 4
+    stride: int = 2  # every second frame at first: half the work a clip
+    whole_from: float = 0.75  # share of the budget after which clips come whole
+    noise_power: float = 1.0  # below 1: more often at high noise, where the direction is decided
+    batch_size: int = 8
     object_weight: float = 3.0
     drop: float = 0.1
     cross: bool = False  # train the image layers' cross-attention too
@@ -67,34 +78,41 @@ class Motion:
             _load_motion(self.root, s.start)
         self.setting = Setting(s.model, device)
         frames = tuple(range(FRAMES))
-        self.data = strided(self.setting.latents(Order(s.clips, seed=1, frames=frames), s.store), s.stride)
-        self.held_out = strided(self.setting.latents(Order(s.judged, JUDGE_SEED, frames), s.store), s.stride)
+        self.data = self.setting.latents(Order(s.clips, seed=1, frames=frames), s.store)
+        self.held_out = self.setting.latents(Order(s.judged, JUDGE_SEED, frames), s.store)
         groups = {"motion": list(motion_parameters(self.root).values())}
         if s.cross:
             groups["cross"] = list(cross_attention(self.root).values())
         return groups
 
-    def batches(self, draws: Iterator[Draw]) -> Iterator[Batch]:
-        """Clips with full captions."""
+    def batches(self, draws: Iterator[Draw]) -> Iterator[tuple[Every, Batch]]:
+        """Clips with full captions: every `stride`-th frame, the even or the odd ones; whole from `whole_from` on."""
+        s = self.settings
         for draw in draws:
-            yield draw_batch(draw, self.data, self.settings, self.setting.device)
+            stride = s.stride if draw.progress < s.whole_from else 1
+            every = Every(int(torch.randint(stride, (), generator=draw.generator("first frame"))), stride)
+            yield every, draw_batch(draw, strided(self.data, every), s, self.setting.device, s.noise_power)
 
-    def losses(self, batch: Batch) -> Iterator[tuple[str, Thunk]]:
+    def losses(self, batch: tuple[Every, Batch]) -> Iterator[tuple[str, Thunk]]:
         """The weighted mean square of v's error, on clips."""
-        yield (
-            "motion+cross" if self.settings.cross else "motion",
-            lambda: {"loss": self.setting.error(self.root, batch)},
-        )
+
+        def thunk() -> dict[str, Tensor]:
+            every, clips = batch
+            with positions_of(self.root, every):
+                return {"loss": self.setting.error(self.root, clips)}
+
+        yield "motion+cross" if self.settings.cross else "motion", thunk
 
     def judge(self) -> dict[str, float]:
         """Held-out figures, and what clips made from captions of one object show.
 
         `error` at t = 900, and `hears`: how much larger it gets, as a share, when the captions tell the opposite direction.
         """
-        scenes, latents = moving(self.held_out)
-        told = self._error(scenes, latents)
-        opposite = self._error(turned(scenes), latents)
-        made = self.setting.made(self.root, self.settings.made, frames=self.data.latents.shape[1])
+        every = Every(0, self.settings.stride)
+        scenes, latents = moving(strided(self.held_out, every))
+        with positions_of(self.root, every):
+            told, opposite = self._error(scenes, latents), self._error(turned(scenes), latents)
+            made = self.setting.made(self.root, self.settings.made, frames=latents.latents.shape[1])
         return {"error": told, "hears": opposite / told - 1} | made
 
     def _error(self, scenes: Scenes, latents: Latents) -> float:
@@ -127,9 +145,24 @@ def cross_attention(unet: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in unet.named_parameters() if ".attentions." in name and ".attn2." in name}
 
 
-def strided(data: Latents, stride: int) -> Latents:
-    """Every `stride`-th frame of each clip."""
-    return Latents(data.scenes, data.latents[:, ::stride], data.objects[:, ::stride])
+def strided(data: Latents, every: Every) -> Latents:
+    """Some of the frames of each clip."""
+    frames = slice(every.first, None, every.stride)
+    return Latents(data.scenes, data.latents[:, frames], data.objects[:, frames])
+
+
+@contextlib.contextmanager
+def positions_of(unet: nn.Module, every: Every) -> Iterator[None]:
+    """Within, frame i of a call has the position of frame `first + i stride`: what is learnt from some frames holds for whole clips."""
+    tables = [module for module in unet.modules() if isinstance(module, Positions)]
+    whole = [table.pe for table in tables]
+    for table in tables:
+        table.pe = table.pe[:, every.first :: every.stride]
+    try:
+        yield
+    finally:
+        for table, pe in zip(tables, whole, strict=True):
+            table.pe = pe
 
 
 def moving(held_out: Latents) -> tuple[Scenes, Latents]:

@@ -196,12 +196,13 @@ class Setting:
         return total / count
 
 
-def draw_batch(draw: Draw, data: Latents, settings: Any, device: torch.device) -> Batch:
-    """This process's share of the step's batch. Times are spread evenly over the path, one in each of `batch_size` strata."""
+def draw_batch(draw: Draw, data: Latents, settings: Any, device: torch.device, power: float = 1.0) -> Batch:
+    """This process's share of the step's batch. Times are T u^power, u spread evenly, one in each of `batch_size` strata."""
     s, generator, share = settings, draw.generator("batch"), draw.share(settings.batch_size)
     chosen = torch.randint(len(data.latents), (s.batch_size,), generator=generator)
     strata = torch.randperm(s.batch_size, generator=generator)
-    times = ((strata + torch.rand(s.batch_size, generator=generator)) / s.batch_size * 1000).long().clamp(max=999)
+    u = (strata + torch.rand(s.batch_size, generator=generator)) / s.batch_size
+    times = (u**power * 1000).long().clamp(max=999)
     noise = torch.randn(s.batch_size, *data.latents.shape[1:], generator=generator)
     captions = image_captions(data.scenes[chosen], generator)
     dropped = torch.rand(s.batch_size, generator=generator) < s.drop

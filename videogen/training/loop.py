@@ -53,7 +53,8 @@ class Loop:
 
     def __init__(self, config: RunConfig[Any], recipe: Recipe) -> None:
         self.config, self.recipe = config, recipe
-        self.accelerator = accelerate.Accelerator()
+        # Without this word accelerate takes several launched processes on a processor for as many runs by themselves.
+        self.accelerator = accelerate.Accelerator(cpu=not torch.accelerator.is_available())
         if config.threads:
             torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
@@ -65,6 +66,9 @@ class Loop:
         self.average = Average(self.trained, config.optimization.average)
         self.wrapped: nn.Module = Root(recipe.root)
         if self.accelerator.num_processes > 1:
+            # With several groups a loss reaches only some of the parameters, and DDP must be told to look.
+            several = accelerate.DistributedDataParallelKwargs(find_unused_parameters=len(self.groups) > 1)
+            self.accelerator.ddp_handler = several
             self.wrapped = self.accelerator.prepare_model(self.wrapped)
         self.step, self.seconds = 0, 0.0
         self._stop = False

@@ -1,0 +1,71 @@
+"""The motion recipe trains what it declares and nothing else, and sees every second frame at its true position."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from motion_modules.animatediff import MotionConfig, add_motion, motion_state
+from motion_modules.training import Every, Motion, Settings, positions_of, turned
+from tests import tiny_world
+from videogen.models.unet import UNet, UNetConfig
+from videogen.shapes import sample
+from videogen.shapes.captions import plain
+from videogen.training.config import RunConfig
+from videogen.training.loop import Loop
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_world.write(tmp_path_factory.mktemp("world"))
+
+
+@pytest.mark.parametrize("cross", [False, True])
+def test_exactly_the_declared_tensors_change(world: Path, tmp_path: Path, cross: bool) -> None:
+    settings = Settings(
+        model=world, store=world / "latents", clips=2, judged=1, made=0, batch_size=2, heads=2, cross=cross
+    )
+    values = {"recipe": "motion", "out": tmp_path / "run", "budget": {"steps": 4}, "settings": settings}
+    recipe = Motion(settings)
+    recipe.judge = dict  # type: ignore[method-assign]
+    loop = Loop(RunConfig[Settings].model_validate(values), recipe)
+    before = {name: p.detach().clone() for name, p in recipe.root.state_dict().items()}
+    loop.run()
+    changed = {name for name, value in recipe.root.state_dict().items() if not torch.equal(value, before[name])}
+    declared = {name for name in before if "motion_modules." in name and not name.endswith(".pe")}
+    if cross:
+        declared |= {name for name in before if ".attentions." in name and ".attn2." in name}
+    # The first step has rate 0; with proj_out at zero the second reaches it alone, and what stands before it moves from the third on.
+    assert changed == declared
+
+
+def test_the_export_is_a_motion_adapter_of_diffusers(world: Path, tmp_path: Path) -> None:
+    from diffusers import MotionAdapter
+
+    recipe = Motion(Settings(model=world, store=world / "latents", clips=2, judged=1, heads=2))
+    recipe.prepare(torch.device("cpu"))
+    recipe.export(tmp_path)
+    theirs = MotionAdapter.from_pretrained(tmp_path / "motion_adapter").state_dict()
+    ours = motion_state(recipe.root)
+    assert theirs.keys() == ours.keys()
+    assert all(torch.allclose(theirs[name].float(), ours[name], atol=1e-3) for name in ours)
+    assert not (tmp_path / "unet").exists()
+
+
+def test_some_frames_have_the_positions_of_the_whole_clip() -> None:
+    unet = UNet(UNetConfig(channels=(8, 16), depths=(1, 0), heads=(2, 2), context=8, layers=1, groups=4))
+    add_motion(unet, MotionConfig(channels=(8, 16), layers=1, heads=2, groups=4))
+    tables = {name: value.clone() for name, value in motion_state(unet).items() if name.endswith(".pe")}
+    with positions_of(unet, Every(1, 2)):
+        inside = {name: value for name, value in motion_state(unet).items() if name.endswith(".pe")}
+        assert all(torch.equal(inside[name], table[:, 1::2]) for name, table in tables.items())
+    assert all(torch.equal(unet.state_dict()[name], table) for name, table in tables.items())
+
+
+def test_turned_captions_tell_the_opposite_direction_and_nothing_else() -> None:
+    scenes = sample(
+        20, generator=torch.Generator().manual_seed(0), objects=1, motions=("moving left", "moving down", "growing")
+    )
+    swap = {"left": "right", "right": "left", "up": "down", "down": "up"}
+    for told, other in zip(plain(scenes), plain(turned(scenes)), strict=True):
+        assert other == " ".join(swap.get(word, word) for word in told.split(" "))

@@ -1,0 +1,64 @@
+"""The image recipe on a tiny world: the loss is the weighted v-error, and the export is a UNet that diffusers loads and runs alike."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import tiny_world
+from videogen.conditioning import Conditioning
+from videogen.training.image import Batch, Image, Settings, draw_batch
+from videogen.training.recipe import Draw
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Image:
+    model = tiny_world.write(tmp_path_factory.mktemp("world"))
+    sizes = {"channels": tiny_world.CHANNELS, "depths": tiny_world.DEPTHS, "heads": 2, "groups": 4}
+    made = Image(Settings(model=model, store=model / "latents", stills=6, judged=2, batch_size=4, **sizes))
+    made.prepare(torch.device("cpu"))
+    return made
+
+
+def test_the_loss_is_zero_for_the_true_v_and_weighs_cells(recipe: Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    latents, noise = torch.randn(2, 1, 4, 16, 16), torch.randn(2, 1, 4, 16, 16)
+    weights = torch.rand(2, 1, 1, 16, 16) + 0.5
+    batch = Batch(latents, weights, ["a red star", ""], torch.tensor([999, 400]), noise)
+    alpha, sigma = (
+        f(batch.times).float()[:, None, None, None, None]
+        for f in (recipe.setting.path.alpha, recipe.setting.path.sigma)
+    )
+    v = alpha * noise - sigma * latents
+    error = torch.randn(2, 1, 1, 16, 16)
+    for wrong, expected in ((0, torch.tensor(0.0)), (1, (weights * error**2).sum() / weights.sum())):
+        monkeypatch.setattr(recipe.root, "forward", lambda x, *_, wrong=wrong: (v + wrong * error, {}))
+        assert torch.allclose(recipe.setting.error(recipe.root, batch), expected, atol=1e-5)
+
+
+def test_batches_are_shared_out_and_object_cells_weigh_up_to_the_setting(recipe: Image) -> None:
+    whole = draw_batch(Draw(5, 1), recipe.data, recipe.settings, torch.device("cpu"))
+    halves = [
+        draw_batch(Draw(5, 1, 0.0, rank, 2), recipe.data, recipe.settings, torch.device("cpu")) for rank in (0, 1)
+    ]
+    assert whole.captions == halves[0].captions + halves[1].captions
+    assert torch.equal(whole.latents, torch.cat([half.latents for half in halves]))
+    assert torch.equal(whole.noise, torch.cat([half.noise for half in halves]))
+    assert sorted((whole.times // 250).tolist()) == [0, 1, 2, 3]
+    assert whole.weights.min() == 1
+    assert 2 < whole.weights.max() <= 3
+
+
+@torch.no_grad()
+def test_diffusers_loads_the_export_and_says_the_same(recipe: Image, tmp_path: Path) -> None:
+    from diffusers import DDIMScheduler, UNet2DConditionModel
+
+    recipe.export(tmp_path)
+    theirs = UNet2DConditionModel.from_pretrained(tmp_path / "unet").eval()
+    recipe.root.load_state_dict({name: value.half().float() for name, value in recipe.root.state_dict().items()})
+    x, text = torch.randn(2, 1, 4, 16, 16), torch.randn(2, 77, 128)
+    ours, _ = recipe.root(x, torch.tensor([3.0, 900.0]), Conditioning(tokens={"text": text}))
+    assert torch.allclose(ours[:, 0], theirs(x[:, 0], torch.tensor([3, 900]), text).sample, atol=1e-4)
+    scheduler = DDIMScheduler.from_pretrained(tmp_path / "scheduler")
+    assert torch.allclose(
+        scheduler.alphas_cumprod.double(), recipe.setting.path.alpha(torch.arange(1000)) ** 2, atol=1e-5
+    )
