@@ -48,7 +48,7 @@ class Clip:
             )
         if self.frames.dtype != torch.uint8 and not self.frames.is_floating_point():
             raise InputError(f"a clip's frames are uint8 or floats in [0, 1], not {self.frames.dtype}")
-        object.__setattr__(self, "fps", _rate(self.fps))
+        object.__setattr__(self, "fps", frame_rate(self.fps))
 
     def __len__(self) -> int:
         return self.frames.shape[0]
@@ -155,7 +155,8 @@ def contact_sheet(clips: Sequence[Clip], labels: Sequence[str] = (), columns: in
     return sheet
 
 
-def _rate(fps: Fraction | int | float | str) -> Fraction:
+def frame_rate(fps: Fraction | int | float | str) -> Fraction:
+    """Frames per second as an exact fraction. Raises InputError outside what files can say, above 0 and up to 1000."""
     try:
         rate = Fraction(fps).limit_denominator(1_000_000)
     except (ValueError, OverflowError, ZeroDivisionError, TypeError):

@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from videogen import recipe as recipes
-from videogen.clip import Clip
+from videogen.clip import Clip, frame_rate
 from videogen.errors import InputError
 from videogen.free_init import FreeInit
 from videogen.models import folder
 from videogen.pipeline import Pipeline, miniature
+from videogen.plan import check_numbers, find_sampler
 from videogen.recipe import Recipe
 from videogen.windows import Windows
 
@@ -62,18 +64,19 @@ class Request:
 
     def check(self) -> None:
         """Raise InputError for what can be refused before a model is read."""
-        if self.frames < 1:
-            raise InputError(f"{self.frames} frames: a clip needs at least 1")
-        if self.steps < 1:
-            raise InputError(f"{self.steps} steps: sampling needs at least 1")
-        if self.fps <= 0:
-            raise InputError(f"{self.fps} frames per second: give a number above 0")
+        scales = {"guidance": self.guidance, "rescale": self.rescale, "motion_scale": self.motion_scale}
+        check_numbers(self.frames, self.steps, **scales)
+        find_sampler(self.sampler)
+        frame_rate(self.fps)
+        prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt.values()
+        for text in (*prompts, self.negative or ""):
+            _check_text(text)
         if self.dtype not in DTYPES:
             raise InputError(f"dtype {self.dtype!r}: choose one of {', '.join(DTYPES)}")
         if self.overlap is not None and self.window is None:
             raise InputError("an overlap belongs to windows; give --window too")
         try:
-            torch.zeros(1, device=self.device)
+            torch.zeros(1, device=self.device).cpu()
         except (RuntimeError, AssertionError) as problem:
             raise InputError(f"the device {self.device!r} cannot be used: {str(problem).splitlines()[0]}") from problem
 
@@ -81,6 +84,9 @@ class Request:
 def load(request: Request) -> Pipeline:
     """The pipeline a request names, LoRA merged in."""
     request.check()
+    for path, _ in request.lora:
+        if not Path(path).exists():
+            raise InputError(f"the LoRA file {path} does not exist")
     pipe = Pipeline.from_pretrained(
         request.model,
         motion=request.motion,
@@ -95,8 +101,10 @@ def load(request: Request) -> Pipeline:
 
 
 def make(pipe: Pipeline, request: Request, *, progress: bool = True) -> tuple[Clip, Recipe]:
-    """The clip of a request and its recipe."""
+    """The clip of a request and its recipe. Raises InputError where a clip of this size can never fit, and where it came out as NaN."""
     width, height = request.size or pipe.default_size[::-1]
+    _check_room(request.frames, width, height)
+    recipe = _recipe(request, width, height)
     windows = None
     if request.window is not None:
         overlap = request.window // 4 if request.overlap is None else request.overlap
@@ -122,7 +130,33 @@ def make(pipe: Pipeline, request: Request, *, progress: bool = True) -> tuple[Cl
         progress=progress,
     )
     frames: Tensor = result.frames[0]
-    return Clip(frames, request.fps), _recipe(request, width, height)
+    if not torch.isfinite(frames).all():
+        way = (
+            "--dtype float32 or bfloat16"
+            if request.dtype == "float16"
+            else "other values for guidance, LoRA and weights in the prompt"
+        )
+        raise InputError(f"the clip holds NaN, which would show as black; try {way}")
+    return Clip(frames, request.fps), recipe
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as problem:  # bytes of another encoding reach a program as half characters
+        raise InputError(
+            f"the prompt is not text in UTF-8, from letter {problem.start + 1} on; type it again"
+        ) from problem
+
+
+def _check_room(frames: int, width: int, height: int) -> None:
+    try:
+        torch.empty(
+            (frames, 3, height, width)
+        )  # nothing writes into it, so it takes no memory; what can never fit is refused
+    except (RuntimeError, TypeError, OverflowError) as problem:
+        what = f"{frames} frames of {width} x {height} pixels do not fit into memory"
+        raise InputError(f"{what}; ask for fewer frames or a smaller size") from problem
 
 
 def _recipe(request: Request, width: int, height: int) -> Recipe:
@@ -157,11 +191,20 @@ def _recipe(request: Request, width: int, height: int) -> Recipe:
 
 
 def request_of(made: Recipe) -> Request:
-    """The request that a recipe records. Raises InputError for a recipe of another command."""
+    """The request that a recipe records. Raises InputError for a recipe of another command, or one that was changed by hand."""
     if made.command != "generate":
         raise InputError(
             f"this file was made by `videogen {made.command}`, which cannot be reproduced from its recipe yet"
         )
+    try:
+        return _request_of(made)
+    except (KeyError, TypeError, ValueError) as problem:
+        if isinstance(problem, InputError):
+            raise
+        raise InputError(f"the recipe in this file is damaged ({type(problem).__name__}: {problem})") from problem
+
+
+def _request_of(made: Recipe) -> Request:
     sources = {part: entry["source"] for part, entry in made.models.items()}
     options: dict[str, Any] = dict(made.options)
     options["lora"] = tuple((str(path), float(weight)) for path, weight in options.get("lora", ()))
@@ -194,15 +237,15 @@ def request_of(made: Recipe) -> Request:
 
 
 def changed_models(made: Recipe) -> list[str]:
-    """The parts whose files are not what the recipe recorded, or are gone."""
+    """The parts whose files are not what the recipe recorded, each as `part (file) has changed`, or `is not there`."""
     changed = []
     for part, entry in made.models.items():
         try:
-            same = _hash(entry["source"]) == entry["sha256"]
+            verdict = "" if _hash(entry["source"]) == entry["sha256"] else "has changed"
         except InputError:
-            same = False
-        if not same:
-            changed.append(f"{part} ({entry['source']})")
+            verdict = "is not there"
+        if verdict:
+            changed.append(f"{part} ({entry['source']}) {verdict}")
     return changed
 
 

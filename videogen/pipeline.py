@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path as FilePath
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from videogen import guidance
+from videogen import guidance, plan
 from videogen.conditioning import Conditioning, Dial, stack
 from videogen.control import Control
 from videogen.denoiser import Denoiser
@@ -23,11 +23,10 @@ from videogen.free_init import free_init as reinitialised
 from videogen.models import autoencoder, folder
 from videogen.models.folder import Parts
 from videogen.models.text import size_condition
-from videogen.noise import FrameNoise, shuffled, source_of
+from videogen.noise import source_of
 from videogen.path import Path
-from videogen.prediction import Denoise, Prediction, kind_from_config
-from videogen.sampling import SAMPLERS, Sampler
-from videogen.times import Times
+from videogen.prediction import Denoise, kind_from_config
+from videogen.progress import after_step, bar
 from videogen.windows import Windows, windowed
 
 Output = Literal["pil", "np", "pt", "latent"]
@@ -99,29 +98,28 @@ class Pipeline:
 
         Raises InputError for what is missing, broken or of another family.
         """
-        place = (
-            miniature()
-            if str(model) == "shapes"
-            else folder.find(model, revision=revision, local_files_only=local_files_only)
-        )
+        reach = functools.partial(folder.find, revision=revision, local_files_only=local_files_only)
+        place = miniature() if str(model) == "shapes" else reach(model)
+        source = None if motion is None or str(motion) == "none" else reach(motion)
         if place.is_dir():
+            if tokenizer is not None or prediction_type is not None:
+                raise InputError(
+                    f"{place} is a model folder, which brings its tokenizer and prediction type; leave those options out"
+                )
             parts = folder.load_folder(place, dtype, variant)
         else:
             from videogen.models.weights.single_file import load_single_file
 
             parts = load_single_file(place, dtype=dtype, tokenizer=tokenizer, prediction_type=prediction_type)
-        source = motion if motion is not None else parts.motion
-        installed = None
-        if source is not None and str(source) != "none":
-            installed = motion_installer()(
-                parts.unet, folder.find(source, revision=revision, local_files_only=local_files_only)
-            )
+        if motion is None:
+            source = parts.motion
+        installed = None if source is None else motion_installer()(parts.unet, source)
         return cls(parts, installed).to(device)
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Pipeline:
         """Move all parts; returns itself."""
         for part in (self.parts.unet, self.parts.vae, self.parts.text):
-            part.to(device, dtype)  # type: ignore[call-overload]
+            part.to(device, dtype)
         self.parts.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self
 
@@ -139,7 +137,7 @@ class Pipeline:
         """Merge a LoRA file (kohya, diffusers, peft, MotionLoRA, domain adapter) into the parts it names; returns itself."""
         from videogen.adapters.lora import load_lora
 
-        parts = {"unet": self.parts.unet, "motion": self.parts.unet}
+        parts: dict[str, Any] = {"unet": self.parts.unet, "motion": self.parts.unet}
         parts |= {f"text_encoder{'_2' * i}": e.model for i, e in enumerate(self.parts.text.encoders)}
         load_lora(parts, path, weight)
         return self
@@ -208,52 +206,53 @@ class Pipeline:
 
         Raises InputError for impossible values, before anything is computed.
         """
-        size = self._check(num_frames, num_inference_steps, height, width, sampler)
+        plan.check_numbers(
+            num_frames,
+            num_inference_steps,
+            guidance_scale=guidance_scale,
+            guidance_rescale=guidance_rescale,
+            motion_scale=motion_scale,
+        )
+        size = plan.size_of(height, width, self.default_size, autoencoder.factor(self.parts.vae))
         prompts = [prompt] if isinstance(prompt, (str, Mapping)) else list(prompt)
         frames = tuple(range(num_frames))
-        method = self._sampler(sampler, eta, karras)
+        method = plan.sampler_of(sampler, self.scheduler, eta, karras)
         times = method.times(self.denoiser.path, num_inference_steps)
-        denoiser = self.denoiser.replace(path=times.path)
-        given, null = self.condition(prompts, negative_prompt, frames, size, motion_scale, conditions)
-        plan = self._plan(windows, frames, free_noise)
-        if free_noise and plan is not None:
-            given, null = given.replace(spans=plan), null.replace(spans=plan)
-        denoise = self._guided(
-            denoiser, given, null, guidance_scale, guidance_rescale, guidance_batched, control, times.t
-        )
-        if plan is not None and not free_noise:
-            denoise = windowed(denoise, plan)
-        address = (len(prompts), frames, self._shape(size))
+        table = (None, None) if self.motion is None else (self.motion.longest, self.motion.trained)
+        pieces = plan.windows_of(windows, num_frames, free_noise, *table)
         source = source_of(seed, generator)
-        if latents is not None:
-            x = self._checked(latents, *address)
-        elif free_noise and plan is not None:
-            if not isinstance(source, FrameNoise):
-                raise InputError("FreeNoise shuffles the noise of frames by their address: give seed=, not a generator")
-            x = shuffled(source, *address, window=plan.length, stride=plan.length - plan.overlap)
-        else:
-            x = source(*address)
+        address = (len(prompts), frames, self._shape(size))
+        x = plan.first_noise(latents, source, address, pieces if free_noise else None).to(self.device, torch.float32)
+        given, null = self.condition(prompts, negative_prompt, frames, size, motion_scale, conditions)
+        if free_noise and pieces is not None:
+            given, null = given.replace(spans=pieces), null.replace(spans=pieces)
+        denoise = self._guided(
+            self.denoiser.replace(path=times.path),
+            given, null, guidance_scale, guidance_rescale, guidance_batched, control, times.t,
+        )  # fmt: skip
+        if pieces is not None and not free_noise:
+            denoise = windowed(denoise, pieces)
+        callback = None if callback_on_step_end is None else functools.partial(callback_on_step_end, self)
 
         def noise(draw: tuple[float, int]) -> Tensor:
             return source(*address, draw).to(self.device)
 
-        x = x.to(self.device, torch.float32)
         rounds = 1 if free_init is None else free_init.iterations
-        with _bar(len(times) * rounds, progress) as tick:
+        label = "" if pieces is None else f"{num_frames} frames in windows of {pieces.length}"
+        with bar(len(times) * rounds, progress, label) as tick:
 
             def run(first: Tensor) -> Tensor:
-                after = _after(self, times, callback_on_step_end, tick)
+                after = after_step(times, tick, callback)
                 options = {"eta": eta} if eta else {}
                 return method(denoise, first * times.scale, times, noise=noise, after=after, **options)
 
-            x = (
-                run(x)
-                if free_init is None
-                else reinitialised(run, x, lambda i: noise((-1.0, i)), times.path, free_init)
-            )
-        pieces = () if plan is None else tuple(window.frames for window in plan.cut(frames))
+            if free_init is None:
+                x = run(x)
+            else:
+                x = reinitialised(run, x, lambda i: noise((-1.0, i)), times.path, free_init)
+        cut = () if pieces is None else tuple(window.frames for window in pieces.cut(frames))
         used = int(seed) if isinstance(seed, int) else None
-        return Result(self._output(x, output_type), used, tuple(times.t.tolist()), pieces)
+        return Result(self._output(x, output_type), used, tuple(times.t.tolist()), cut)
 
     def condition(
         self,
@@ -273,13 +272,8 @@ class Pipeline:
             given, null = given & more_given, null & more_null
         if self.motion is not None:
             # A picture is not a clip of one frame to a module that was trained on clips: it is skipped there.
-            dial = (
-                Dial(0.0)
-                if len(frames) == 1
-                else motion_scale
-                if isinstance(motion_scale, Dial)
-                else Dial(motion_scale)
-            )
+            dial = motion_scale if isinstance(motion_scale, Dial) else Dial(motion_scale)
+            dial = Dial(0.0) if len(frames) == 1 else dial
             given, null = (side.replace(dials={**side.dials, "motion": dial}) for side in (given, null))
         return given, null
 
@@ -290,30 +284,6 @@ class Pipeline:
     def decode(self, latents: Tensor) -> Tensor:
         """Latents `b f c h w` -> pixels `b f 3 H W` in [0, 1], float32, on the processor."""
         return autoencoder.decode(self.parts.vae, latents).div_(2).add_(0.5).clamp_(0, 1)
-
-    def _check(self, frames: int, steps: int, height: int | None, width: int | None, sampler: str) -> tuple[int, int]:
-        if frames < 1:
-            raise InputError(f"{frames} frames: a clip needs at least 1")
-        if steps < 1:
-            raise InputError(f"{steps} steps: sampling needs at least 1")
-        if sampler not in SAMPLERS:
-            raise InputError(f"the sampler {sampler!r} is not known; choose one of {', '.join(SAMPLERS)}")
-        factor = autoencoder.factor(self.parts.vae)
-        size = (height or self.default_size[0], width or self.default_size[1])
-        for name, value in zip(("height", "width"), size, strict=True):
-            if value < factor or value % factor:
-                near = max(round(value / factor) * factor, factor)
-                raise InputError(f"{name} {value} is not a multiple of {factor}; the nearest is {near}")
-        return size
-
-    def _sampler(self, name: str, eta: float, karras: bool) -> Sampler:
-        """The sampler with this model's schedule."""
-        if eta and name != "ddim":
-            raise InputError(f"eta belongs to ddim; {name} has none")
-        if karras and "use_karras_sigmas" not in SAMPLERS[name].reads:
-            fitting = ", ".join(n for n, s in SAMPLERS.items() if "use_karras_sigmas" in s.reads)
-            raise InputError(f"{name} has no Karras spacing; choose one of {fitting}")
-        return SAMPLERS[name].from_config({**self.scheduler, **({"use_karras_sigmas": True} if karras else {})})
 
     def _guided(
         self,
@@ -340,33 +310,10 @@ class Pipeline:
         )
         return guidance.cfg_apart(uncond, cond, scale, rescale=rescale)
 
-    def _plan(self, windows: Windows | None, frames: Sequence[int], free_noise: bool) -> Windows | None:
-        """Windows where they are asked for, or where the clip is longer than the motion module's table."""
-        if self.motion is None or len(frames) == 1:
-            return None
-        if windows is None and len(frames) <= (self.motion.trained if free_noise else self.motion.longest):
-            return None
-        trained = self.motion.trained
-        # FreeNoise's windows inside the temporal layers move by a quarter of their length, whole calls by three quarters.
-        plan = windows or Windows(trained, trained - trained // 4 if free_noise else trained // 4)
-        if plan.length > self.motion.longest:
-            raise InputError(
-                f"windows of {plan.length} frames are longer than the motion module's {self.motion.longest} positions"
-            )
-        return plan
-
     def _shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
         """Channels, height and width of a frame's latents."""
         factor = autoencoder.factor(self.parts.vae)
         return self.parts.unet.config.in_channels, size[0] // factor, size[1] // factor
-
-    def _checked(self, latents: Tensor, items: int, frames: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
-        expected = (items, len(frames), *shape)
-        if tuple(latents.shape) != expected:
-            raise InputError(
-                f"latents have shape {tuple(latents.shape)}; this call needs {expected} (batch, frames, channels, height, width)"
-            )
-        return latents
 
     def _output(self, latents: Tensor, kind: Output) -> Any:
         if kind == "latent":
@@ -402,32 +349,4 @@ def motion_installer() -> Callable[[Any, FilePath], Motion]:
         raise InputError(
             "no motion modules are installed beside videogen; install the whole distribution (pip install videogen)"
         )
-    return found[0].load()  # type: ignore[no-any-return]
-
-
-@contextlib.contextmanager
-def _bar(total: int, show: bool) -> Iterator[Callable[[], None]]:
-    if not show:
-        yield lambda: None
-        return
-    from tqdm.auto import tqdm
-
-    with tqdm(total=total, unit="step") as bar:
-        yield lambda: bar.update() and None
-
-
-def _after(
-    pipe: Pipeline,
-    times: Times,
-    callback: Callable[[Pipeline, int, float, Tensor], Tensor | None] | None,
-    tick: Callable[[], None],
-) -> Callable[[Tensor, float, Prediction], Tensor]:
-    steps = iter(enumerate(times.t.tolist()))
-
-    def after(x: Tensor, reached: float, pred: Prediction) -> Tensor:
-        step, t = next(steps)
-        tick()
-        changed = callback(pipe, step, t, x) if callback is not None else None
-        return x if changed is None else changed
-
-    return after
+    return found[0].load()

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from videogen import movie, pictures, recipe
-from videogen.clip import Audio, Clip, from_numpy
+from videogen.clip import Audio, Clip, frame_rate, from_numpy
 from videogen.errors import InputError
 from videogen.files import replacing
 from videogen.recipe import Recipe
@@ -66,7 +66,7 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool = False, frame
     """
     path = Path(path)
     if path.suffix.lower() not in WRITTEN:
-        raise InputError(f"{path.name} has no extension that can be written; use one of {' '.join(WRITTEN)}")
+        raise InputError(f"{path.name or path} has no extension that can be written; use one of {' '.join(WRITTEN)}")
     if not path.parent.is_dir():
         raise InputError(f"the folder {path.parent} does not exist; create it first")
     try:
@@ -129,7 +129,7 @@ def read(
     path = Path(path)
     if start < 0 or (count is not None and count < 1):
         raise InputError(f"cannot read {count} frames from frame {start}; start at 0 or later and take at least one")
-    rate = None if fps is None else Clip(_SPECK, Fraction(fps)).fps
+    rate = None if fps is None else frame_rate(fps)
     series = _pictures_of(path)
     if not series and not path.exists():
         raise InputError(f"{path} does not exist")
@@ -180,9 +180,6 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
             f"{source} carries no recipe; it was not written by videogen, or another program dropped its metadata"
         )
     return note.recipe
-
-
-_SPECK = from_numpy(np.zeros((1, 1, 1, 3), np.uint8)).frames
 
 
 def _cut(clip: Clip, start: int, count: int | None, rate: Fraction | None) -> Clip:

@@ -12,7 +12,9 @@ from videogen.errors import InputError
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What the clip shows; may be empty.")] = "",
+    prompt: Annotated[
+        str | None, typer.Argument(help='What the clip shows; may be empty (""). Needed unless --prompt-map is given.')
+    ] = None,
     output: Annotated[
         Path, typer.Option("-o", "--output", help="FILE.mp4, .mov, .mkv, .webm, .gif, .webp or .png.")
     ] = Path("clip.mp4"),
@@ -37,7 +39,7 @@ def generate(
         str, typer.Option(help="ddim, ddpm, euler, euler_ancestral, heun, dpmpp_2m, unipc or lcm.")
     ] = "ddim",
     karras: Annotated[bool, typer.Option("--karras", help="Karras spacing, where the sampler has it.")] = False,
-    eta: Annotated[float, typer.Option(min=0, help="Fresh noise of ddim.")] = 0.0,
+    eta: Annotated[float, typer.Option(min=0, max=1, help="Share of fresh noise, in ddim.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Frame i has the same noise in a clip of any length.")] = 0,
     lora: Annotated[
         list[str] | None, typer.Option(help="FILE or FILE:WEIGHT; repeatable. MotionLoRA and domain adapters too.")
@@ -64,9 +66,11 @@ def generate(
     """Make a clip from a text. It carries its recipe: `videogen reproduce FILE` makes it again."""
     from videogen import generation, video
 
+    if (prompt is None) == (prompt_map is None):
+        raise InputError('give a prompt, such as "a red circle moving right", or --prompt-map FILE (one of the two)')
     video.check_target(output, overwrite=overwrite, frames=frames)
     request = generation.Request(
-        prompt=read_prompt_map(prompt_map) if prompt_map is not None else prompt,
+        prompt=read_prompt_map(prompt_map) if prompt_map is not None else prompt or "",
         model=model, motion=motion, negative=negative, frames=frames, size=parse_size(size), steps=steps,
         guidance=guidance, rescale=rescale, sampler=sampler, eta=eta, karras=karras, seed=seed,
         lora=tuple(parse_lora(entry) for entry in lora or ()), motion_scale=motion_scale, window=window,
@@ -93,37 +97,45 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 
 def parse_fps(text: str) -> Fraction:
     """A number or fraction above 0. Raises InputError for anything else."""
-    try:
-        rate = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        rate = Fraction(0)
-    if rate <= 0:
+    # A number in scientific notation may have a billion digits.
+    found = re.fullmatch(r"\d{1,9}(\.\d{1,9})?|(\d{1,9})/(\d{1,9})", text)
+    if not found or (found[3] is not None and int(found[3]) == 0) or Fraction(text) == 0:
         raise InputError(f"--fps {text!r}: give a number above 0, or a fraction such as 30000/1001")
-    return rate
+    return Fraction(text)
 
 
 def parse_lora(text: str) -> tuple[str, float]:
-    """`FILE` or `FILE:WEIGHT` -> (file, weight); a colon inside the path (a Windows drive) is no weight."""
+    """`FILE` or `FILE:WEIGHT` -> (file, weight); a colon inside the path (a Windows drive) is no weight.
+
+    Raises InputError without a file, and for a weight that is no number.
+    """
     path, colon, weight = text.rpartition(":")
-    if colon and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", weight):
-        return path, float(weight)
-    return text, 1.0
+    number = re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", weight)
+    if not colon or (not number and not Path(path).is_file()):
+        path, weight = text, "1"
+    elif not number:
+        raise InputError(f"--lora {text!r}: {weight!r} is no number; give FILE:0.8, or FILE alone")
+    if not path.strip():
+        raise InputError(f"--lora {text!r} names no file; give FILE or FILE:WEIGHT")
+    return path, float(weight)
 
 
 def read_prompt_map(path: Path) -> dict[int, str]:
     """Prompts by frame from JSON `{"0": text, "8": text}` or lines `0: text`. Raises InputError for anything else."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise InputError(f"the prompt map {path} cannot be read: {problem}") from problem
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors begin a file with a byte order mark
+    except OSError as problem:
+        raise InputError(f"the prompt map {path} cannot be read: {problem.strerror}") from problem
+    except UnicodeDecodeError as problem:
+        raise InputError(f"the prompt map {path} is not text in UTF-8; save it as such") from problem
     try:
         entries = json.loads(text)
         pairs = list(entries.items()) if isinstance(entries, dict) else []
     except ValueError:
         pairs = [line.partition(":")[::2] for line in text.splitlines() if line.strip()]
     try:
-        prompts = {int(frame): str(words).strip() for frame, words in pairs}
-    except ValueError:
+        prompts = {int(frame): words.strip() for frame, words in pairs}
+    except (ValueError, AttributeError):  # a key that is no number, a value that is no text
         prompts = {}
     if not prompts or min(prompts) < 0:
         raise InputError(

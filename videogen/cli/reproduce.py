@@ -21,12 +21,18 @@ def reproduce(
     from videogen import generation, recipe, video
 
     made = video.read_recipe(file)
-    before = video.read(file)
+    request = generation.request_of(made)
+    before = video.read(file).to_uint8()
+    if tuple(before.shape) != (made.frames, 3, made.height, made.width):
+        raise InputError(
+            f"{file} holds {len(before)} frames of {before.shape[3]} x {before.shape[2]}, its recipe makes {made.frames} of "
+            f"{made.width} x {made.height}: it was cut or scaled afterwards, or is one of several numbered pictures (then name NAME.png)"
+        )
     if output is not None:
         video.check_target(output, overwrite=overwrite, frames=made.frames)
     changed = generation.changed_models(made)
     if changed:
-        raise InputError(f"the models are not those the clip was made with: {', '.join(changed)}")
+        raise InputError(f"{file} cannot be made again: {'; '.join(changed)} since; use the files it was made with")
     now = recipe.versions()
     for name in sorted(set(made.versions) | set(now)):
         if made.versions.get(name) != now.get(name):
@@ -36,14 +42,12 @@ def reproduce(
             )
     if made.threads:
         torch.set_num_threads(made.threads)
-    request = generation.request_of(made)
     clip, again = generation.make(generation.load(request), request, progress=not quiet)
     with tempfile.TemporaryDirectory() as folder:
         # The same container and encoder: what is compared is what a viewer sees.
         beside = Path(folder) / file.name
         video.write(beside, clip, again)
-        after = video.read(beside)
+        after = video.read(beside).to_uint8()
     if output is not None:
         video.write(output, clip, again, overwrite=overwrite)
-    difference = (before.to_uint8().int() - after.to_uint8().int()).abs().max()
-    typer.echo(f"largest difference: {int(difference)}")
+    typer.echo(f"largest difference: {int((before.int() - after.int()).abs().max())}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,11 @@ import torch
 from torch import Tensor
 
 from videogen.errors import InputError
-from videogen.models.text import TextSide, load_text_side, save_text_side
+from videogen.models.text import TextEncoder, TextSide, load_text_side, save_text_side
 from videogen.models.unet import UNet, UNetConfig
 from videogen.models.weights import files
+from videogen.path import Path as NoisePath
+from videogen.prediction import kind_from_config
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -41,6 +44,8 @@ class Parts:
 
 def find(source: str | Path, *, revision: str | None = None, local_files_only: bool = False) -> Path:
     """A folder or file on disk, or a hub id through the ordinary cache (HF_HUB_OFFLINE is honoured). Raises InputError where there is neither."""
+    if not str(source).strip():
+        raise InputError("an empty name was given for a model or motion module; give a folder, a file or a hub id")
     path = Path(source).expanduser()
     if path.exists():
         return path
@@ -87,7 +92,7 @@ def load_state(module: torch.nn.Module, state: Mapping[str, Tensor], source: str
     if missing or surplus or shapes:
         first = (
             f"lacks {missing[0]!r} ({len(missing)} missing)" if missing
-            else f"has {state[shapes[0]].shape} where {tuple(wanted[shapes[0]].shape)} is needed, at {shapes[0]!r}" if shapes
+            else f"has {tuple(state[shapes[0]].shape)} where {tuple(wanted[shapes[0]].shape)} is needed, at {shapes[0]!r}" if shapes
             else f"has {surplus[0]!r}, which the model does not know ({len(surplus)} surplus)"
         )  # fmt: skip
         raise InputError(f"{source} does not fit its config: it {first}; `videogen inspect` says what the file is")
@@ -97,37 +102,93 @@ def load_state(module: torch.nn.Module, state: Mapping[str, Tensor], source: str
 
 def load_unet(folder: Path, dtype: torch.dtype, variant: str | None = None) -> UNet:
     """A UNet from `config.json` and its weights."""
-    config = UNetConfig.from_diffusers(read_json(folder / "config.json"))
-    with torch.device("meta"):
-        unet = UNet(config)
+    content = read_json(folder / "config.json")
+    with describing(folder / "config.json"), torch.device("meta"):
+        unet = UNet(UNetConfig.from_diffusers(content))
     # diffusers saves an animated UNet (UNetMotionModel) with its motion modules inside; they are installed as a part of their own.
     state = {n: v.to(dtype) for n, v in files.read(folder, variant).items() if "motion_modules." not in n}
     load_state(unet, state, folder)
     return unet.eval()
 
 
-def load_folder(folder: Path, dtype: torch.dtype = torch.float32, variant: str | None = None) -> Parts:
-    """All parts of a model folder. Raises InputError for what is missing."""
+def load_vae(folder: Path, dtype: torch.dtype, variant: str | None = None) -> AutoencoderKL:
+    """diffusers' `AutoencoderKL` from `config.json` and its weights, as strictly as the other parts."""
     from videogen.foreign import set_broken_torchvision_aside
 
     set_broken_torchvision_aside()
     from diffusers import AutoencoderKL
 
+    config = read_json(folder / "config.json")
+    kind = config.get("_class_name", "AutoencoderKL")
+    if kind != "AutoencoderKL":
+        raise InputError(f"{folder} is a {kind}; only AutoencoderKL, the VAE of Stable Diffusion, can be used")
+    with describing(folder / "config.json"), torch.device("meta"):
+        vae: AutoencoderKL = AutoencoderKL.from_config(config)
+    state = {_present_name(n): v.to(dtype) for n, v in files.read(folder, variant).items()}
+    load_state(vae, state, folder)
+    return vae.eval()
+
+
+def load_folder(folder: Path, dtype: torch.dtype = torch.float32, variant: str | None = None) -> Parts:
+    """All parts of a model folder. Raises InputError for what is missing."""
+    if not (folder / "model_index.json").is_file():
+        raise InputError(
+            f"{folder} is no model folder (it has no model_index.json); give the one that holds unet/, vae/ and text_encoder/"
+        )
     index = read_json(folder / "model_index.json")
     if not (folder / "unet").is_dir():
         raise InputError(
-            f"{folder} has no unet/; its model_index.json says it is a {index.get('_class_name')}, which is not a Stable Diffusion folder"
+            f"{folder} has no unet/, though its model_index.json says {index.get('_class_name')}; give a complete Stable Diffusion folder"
         )
     unet = load_unet(folder / "unet", dtype, variant)
-    vae = AutoencoderKL.from_pretrained(
-        folder / "vae", torch_dtype=dtype, variant=variant, local_files_only=True
-    ).eval()
+    vae = load_vae(folder / "vae", dtype, variant)
     text = load_text_side(folder, dtype=dtype)
     animated = read_json(folder / "unet" / "config.json").get("_class_name") == "UNetMotionModel"
     motion = folder / "unet" if animated else folder / "motion_adapter"
-    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    scheduler_file = folder / "scheduler" / "scheduler_config.json"
+    scheduler = read_json(scheduler_file)
+    with describing(scheduler_file):
+        NoisePath.from_config(scheduler)
+        kind_from_config(scheduler)
+    _check_fit(unet, vae, text, folder)
     line = f"{folder.name}: {index.get('_class_name', 'model folder')}, text width {unet.config.context}"
     return Parts(unet, vae, text, scheduler, line, motion if motion.is_dir() else None)
+
+
+def _check_fit(unet: UNet, vae: AutoencoderKL, text: TextSide, folder: Path) -> None:
+    """Refuse parts that are sound by themselves and do not belong together, or to a plain text-to-image model."""
+    latent, taken = vae.config.latent_channels, unet.config.in_channels
+    if taken != latent:
+        raise InputError(
+            f"the UNet in {folder} takes {taken} channels and the VAE has {latent}: an inpainting or other special model; give a plain one"
+        )
+    width = sum(encoder.width for encoder in text.encoders if isinstance(encoder, TextEncoder))
+    if width != unet.config.context:
+        raise InputError(
+            f"the UNet in {folder} reads text of width {unet.config.context} and the text encoder gives {width}; they are of different models"
+        )
+
+
+@contextlib.contextmanager
+def describing(file: Path) -> Iterator[None]:
+    """Whatever goes wrong while something is built from a config file becomes an InputError that names the file."""
+    try:
+        yield
+    except InputError as problem:
+        raise InputError(f"{file}: {problem}") from problem
+    except Exception as problem:  # the file is foreign, and so may be the class: nothing tells what it raises
+        reason = (str(problem).splitlines() or [""])[0]
+        raise InputError(f"{file} cannot be used ({type(problem).__name__}: {reason}); get the file again") from problem
+
+
+# Attention in VAEs that were saved by early versions of diffusers, as in Stable Diffusion 1.5's own folder.
+EARLY_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+
+
+def _present_name(name: str) -> str:
+    for early, present in EARLY_ATTENTION.items():
+        name = name.replace(early, present)
+    return name
 
 
 def save_folder(

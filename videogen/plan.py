@@ -1,0 +1,110 @@
+"""What a call of the pipeline settles before it computes: sizes, sampler, windows, the first noise. Impossible values end here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from videogen.errors import InputError
+from videogen.noise import Drawn, FrameNoise, shuffled
+from videogen.sampling import SAMPLERS, Sampler
+from videogen.windows import Windows
+
+Address = tuple[int, Sequence[int], tuple[int, int, int]]
+
+
+def check_numbers(frames: int, steps: int, **scales: Any) -> None:
+    """Refuse a count below 1 and a scale, given by its name, that is a number but not a finite one."""
+    if frames < 1:
+        raise InputError(f"{frames} frames: a clip needs at least 1")
+    if steps < 1:
+        raise InputError(f"{steps} steps: sampling needs at least 1")
+    for name, value in scales.items():
+        if isinstance(value, (int, float)) and not math.isfinite(value):
+            raise InputError(f"{name.replace('_', ' ')} {value}: give a finite number")
+
+
+def size_of(height: int | None, width: int | None, default: tuple[int, int], factor: int) -> tuple[int, int]:
+    """Height and width in pixels, the default where None.
+
+    Raises InputError, with the nearest that fits, where the VAE's factor does not divide one.
+    """
+    size = (default[0] if height is None else height, default[1] if width is None else width)
+    for name, value in zip(("height", "width"), size, strict=True):
+        if value < factor or value % factor:
+            near = max((value + factor // 2) // factor * factor, factor)
+            raise InputError(f"{name} {value} is not a multiple of {factor}; the nearest is {near}")
+    return size
+
+
+def find_sampler(name: str) -> Sampler:
+    """The sampler of that name. Raises InputError, with those there are."""
+    if name not in SAMPLERS:
+        raise InputError(f"the sampler {name!r} is not known; choose one of {', '.join(SAMPLERS)}")
+    return SAMPLERS[name]
+
+
+def sampler_of(name: str, config: Mapping[str, Any], eta: float, karras: bool) -> Sampler:
+    """The sampler of that name with a model's `scheduler_config.json`. Raises InputError for a name or an option it does not know."""
+    found = find_sampler(name)
+    if eta and name != "ddim":
+        raise InputError(f"eta belongs to ddim; {name} has none")
+    if not 0 <= eta <= 1:
+        raise InputError(f"eta {eta}: give 0 (no fresh noise) to 1 (as much as ddpm)")
+    if karras and "use_karras_sigmas" not in found.reads:
+        fitting = ", ".join(n for n, s in SAMPLERS.items() if "use_karras_sigmas" in s.reads)
+        raise InputError(f"{name} has no Karras spacing; choose one of {fitting}")
+    return found.from_config({**config, **({"use_karras_sigmas": True} if karras else {})})
+
+
+def windows_of(
+    asked: Windows | None, frames: int, free_noise: bool, longest: int | None, trained: int | None
+) -> Windows | None:
+    """The windows of a clip: those asked for, or the family's own where it is longer than the motion module allows; else None.
+
+    longest, trained   the module's table of positions and the clips it was trained on, in frames; None without one
+
+    Raises InputError where windows are longer than the table, or there is no module that they could serve.
+    """
+    if frames == 1:
+        return None
+    if longest is None or trained is None:
+        if asked is not None or free_noise:
+            raise InputError(
+                "windows and FreeNoise serve motion modules, and none is loaded; give --motion, or leave them out"
+            )
+        return None
+    if asked is None and frames <= (trained if free_noise else longest):
+        return None
+    # FreeNoise's windows inside the temporal layers move by a quarter of their length, whole calls by three quarters.
+    plan = asked or Windows(trained, trained - trained // 4 if free_noise else trained // 4)
+    if plan.length > longest:
+        raise InputError(f"windows of {plan.length} frames are longer than the motion module's {longest} positions")
+    return plan
+
+
+def first_noise(
+    latents: Tensor | None, source: FrameNoise | Drawn, address: Address, shuffle: Windows | None
+) -> Tensor:
+    """The clip of noise `b f c h w` that sampling begins with: `latents` where given, else drawn for (items, frames, (c, h, w)).
+
+    shuffle   FreeNoise's windows, None for plain noise
+
+    Raises InputError for latents of another shape, and for shuffled noise without addresses.
+    """
+    items, frames, shape = address
+    if latents is not None:
+        expected = (items, len(frames), *shape)
+        if tuple(latents.shape) != expected:
+            raise InputError(
+                f"latents have shape {tuple(latents.shape)}; this call needs {expected} (batch, frames, channels, height, width)"
+            )
+        return latents
+    if shuffle is None:
+        return source(items, frames, shape)
+    if not isinstance(source, FrameNoise):
+        raise InputError("FreeNoise shuffles the noise of frames by their address: give seed=, not a generator")
+    return shuffled(source, *address, window=shuffle.length, stride=shuffle.length - shuffle.overlap)
