@@ -1,0 +1,62 @@
+"""Missing and surplus keys: every list that has a rule is complete by it, and a key taken away or added is named."""
+
+import pytest
+
+from videogen.models.weights.expected import Verdict, verdict
+from videogen.models.weights.families import recognise
+
+RULED = (
+    "animatediff_domain_adapter_v3_sd15_r128", "animatediff_mm_sdxl_v10_beta", "animatediff_mm_v1_sd15", "animatediff_mm_v2_sd15",
+    "animatediff_mm_v3_sd15", "animatediff_motion_lora_v2_sd15_r64", "animatediff_unet3d_sd15_image_layers", "animatelcm_sd15_t2v_motion",
+    "clip_vit_l14_text_transformers", "diffusers_motion_adapter_sdxl", "diffusers_motion_adapter_v1", "diffusers_motion_adapter_v2",
+    "diffusers_motion_adapter_v3", "hotshotxl_temporal_layers", "sd15_lora_diffusers_old_attn_r8", "sd15_lora_diffusers_r8",
+    "sd15_lora_kohya_conv_r8", "sd15_lora_kohya_r8", "sd15_lora_peft_text_encoder_r8", "sd15_lora_peft_unet_r8", "sd15_single_ldm",
+    "sd15_unet_diffusers", "sd21_single_ldm", "sd21_text_encoder_diffusers", "sd21_unet_diffusers", "sd_vae_diffusers",
+    "sdxl_base_single_sgm", "sdxl_lora_diffusers_r8", "sdxl_lora_kohya_r8", "sdxl_lora_peft_unet_r8", "sdxl_text_encoder_2_diffusers",
+    "sdxl_unet_diffusers",
+)  # fmt: skip
+
+
+def check(shapes):
+    return verdict(shapes, recognise(shapes))
+
+
+@pytest.mark.parametrize("name", RULED)
+def test_complete_by_the_rule(manifests, name):
+    found = check(manifests[name])
+    assert isinstance(found, Verdict)
+    assert (found.missing, found.surplus, found.misshapen) == ((), (), ())
+    assert str(found).startswith("complete")
+
+
+def test_families_without_a_rule_say_so(manifests):
+    assert check(manifests["controlnet_sd15_official"]) is None
+    assert check(manifests["t5_v1_1_xxl_encoder_transformers"]) is None
+
+
+BROKEN = {
+    "animatediff_mm_v2_sd15": (
+        "up_blocks.3.motion_modules.0.temporal_transformer.proj_in.bias", "up_blocks.3.motion_modules.0.proj_in.bias"),
+    "sd15_unet_diffusers": ("mid_block.resnets.1.conv2.weight", "mid_block.resnets.1.conv2.weight"),
+    "sdxl_base_single_sgm": (
+        "conditioner.embedders.1.model.transformer.resblocks.31.mlp.c_fc.bias",
+        "text_encoder_2: text_model.encoder.layers.31.mlp.fc1.bias"),
+    "sd_vae_diffusers": ("post_quant_conv.bias", "post_quant_conv.bias"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_the_first_missing_and_misshapen_key_is_named(manifests, name):
+    key, ours = BROKEN[name]
+    without = {k: shape for k, shape in manifests[name].items() if k != key}
+    assert str(check(without)) == f"lacks 1, the first {ours}"
+    other = manifests[name] | {key: [7] * len(manifests[name][key])}
+    assert check(other).misshapen == (ours,)
+
+
+def test_surplus_keys_and_lonely_factors_are_named(manifests):
+    more = manifests["sd15_unet_diffusers"] | {"down_blocks.0.extra.weight": [3]}
+    assert str(check(more)) == "has too many 1, the first down_blocks.0.extra.weight"
+    key = "lora_unet_mid_block_attentions_0_proj_out.lora_up.weight"
+    lonely = {k: shape for k, shape in manifests["sd15_lora_kohya_r8"].items() if k != key}
+    assert str(check(lonely)) == "the LoRA file lacks the factor 'up' of lora_unet_mid_block_attentions_0_proj_out"

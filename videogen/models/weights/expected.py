@@ -1,0 +1,211 @@
+"""What a checkpoint of a family should hold, so that missing and surplus keys can be named before anything is loaded.
+
+The rule is the network itself where this package has it (built on the meta device), the naming rule for motion
+modules, and the pairing of factors for LoRA. For other families nothing is said.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from videogen.errors import InputError
+from videogen.models.presets import PRESETS, SD_VAE, Preset
+from videogen.models.unet import UNet, UNetConfig
+from videogen.models.weights import motion_keys
+from videogen.models.weights.families import Family
+from videogen.models.weights.single_file import TEXT, spelt_with_prefix, split
+
+Shapes = Mapping[str, Sequence[int]]
+
+BY_WIDTH = {768: "sd15", 1024: "sd21", 2048: "sdxl"}
+SINGLE = {"sd1_single": "sd15", "sd2_single": "sd21", "sdxl_single": "sdxl"}
+TEXTS = {
+    "clip_text": ("sd15", "text_encoder"),
+    "clip_text_h": ("sd21", "text_encoder"),
+    "clip_text_2": ("sdxl", "text_encoder_2"),
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a checkpoint compares with its rule: keys that are missing, surplus, or of another shape; `note` is said
+    where all is well.
+    """
+
+    missing: tuple[str, ...] = ()
+    surplus: tuple[str, ...] = ()
+    misshapen: tuple[str, ...] = ()
+    note: str = "complete"
+
+    def __str__(self) -> str:
+        """One line that names the first of each kind."""
+        kinds = (("lacks", self.missing), ("has too many", self.surplus), ("has of another shape", self.misshapen))
+        said = [f"{verb} {len(keys)}, the first {keys[0]}" for verb, keys in kinds if keys]
+        return "; ".join(said) or self.note
+
+
+def verdict(shapes: Shapes, family: Family, folder: Path | None = None) -> Verdict | None:
+    """Compare keys and shapes with the family's rule; None where there is none, or where the sizes are nobody's and
+    no config tells.
+
+    folder: where the file lies; a `config.json` beside it gives the sizes of a network of other widths than the
+    presets'.
+    """
+    try:
+        if family.part == "motion":
+            return _motion(shapes)
+        if family.part == "lora":
+            return _lora(shapes)
+        if family.name in SINGLE:
+            return _single(shapes, family)
+        if family.name in ("sd_unet", "sdxl_unet"):
+            config = _config(folder, "UNet2DConditionModel")
+            known = _width(shapes, "conv_in.weight") == 320 and family.facts.get("text width") in BY_WIDTH
+            return _compare(shapes, _unet(family, config)) if config or known else None
+        if family.name == "vae":
+            config = _config(folder, "AutoencoderKL")
+            known = _width(shapes, "encoder.conv_in.weight") == 128
+            return _compare(_today(shapes), _vae(config or SD_VAE)) if config or known else None
+        if family.name in TEXTS:
+            return _text_encoder(shapes, *TEXTS[family.name], _config(folder, "CLIPTextModel"))
+    except InputError as problem:  # the config beside it describes a network that is not known here
+        return Verdict(note=str(problem))
+    return None
+
+
+def _text_encoder(shapes: Shapes, name: str, part: str, config: Mapping[str, Any] | None) -> Verdict | None:
+    preset = PRESETS[name].text[part]
+    if config is None and _width(shapes, "layers.0.self_attn.q_proj.weight") != preset["hidden_size"]:
+        return None
+    wanted = _text(config or preset)
+    found = spelt_with_prefix({key: torch.empty(tuple(shape), device="meta") for key, shape in shapes.items()})
+    if "text_projection.weight" not in found:
+        wanted.pop("text_projection.weight")
+    found.pop("logit_scale", None)
+    return _compare({key: tuple(tensor.shape) for key, tensor in found.items()}, wanted)
+
+
+def _width(shapes: Shapes, ending: str) -> int:
+    return next((shape[0] for key, shape in shapes.items() if key.endswith(ending)), 0)
+
+
+def _compare(found: Shapes, wanted: Shapes) -> Verdict:
+    return Verdict(
+        tuple(key for key in wanted if key not in found),
+        tuple(key for key in found if key not in wanted),
+        tuple(key for key in wanted if key in found and tuple(found[key]) != tuple(wanted[key])),
+    )
+
+
+def _shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
+
+
+def _unet(family: Family, config: Mapping[str, Any] | None) -> dict[str, tuple[int, ...]]:
+    channels = int(family.facts.get("input channels", 4))
+    if config is not None:
+        known = UNetConfig.from_diffusers(config)
+    else:
+        known = PRESETS[BY_WIDTH.get(int(family.facts["text width"]), "sd15")].unet
+    with torch.device("meta"):
+        return _shapes_of(UNet(replace(known, in_channels=channels)))
+
+
+def _vae(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    from diffusers import AutoencoderKL
+
+    with torch.device("meta"):
+        return _shapes_of(AutoencoderKL.from_config(dict(config)))
+
+
+def _text(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    with torch.device("meta"):
+        model = CLIPTextModelWithProjection(CLIPTextConfig(**{k: v for k, v in config.items() if k != "model_type"}))
+    return _shapes_of(model)
+
+
+def _today(shapes: Shapes) -> dict[str, Sequence[int]]:
+    """A VAE's keys with the attention's names of before diffusers 0.18 brought up to date."""
+    renamed = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+    out = {}
+    for key, shape in shapes.items():
+        head, _, last = key.rpartition(".")
+        stem, _, word = head.rpartition(".")
+        out[f"{stem}.{renamed[word]}.{last}" if word in renamed else key] = shape
+    return out
+
+
+def _single(shapes: Shapes, family: Family) -> Verdict | None:
+    if _width(shapes, "model.diffusion_model.input_blocks.0.0.weight") != 320:
+        return None
+    preset: Preset = PRESETS[SINGLE[family.name]]
+    unet = replace(preset.unet, in_channels=int(family.facts.get("input channels", 4)))
+    state = {key: torch.empty(tuple(shape), device="meta") for key, shape in shapes.items()}
+    parts = split(state, family.name, replace(preset, unet=unet))
+    wanted = {"unet": _unet(family, None), "vae": _vae(preset.vae)}
+    wanted |= {part: _text(preset.text[part]) for part in TEXT[family.name]}
+    verdicts = []
+    for part, keys in wanted.items():
+        found = {key: tuple(tensor.shape) for key, tensor in parts[part].items()}
+        if "text_projection.weight" not in found:
+            keys.pop("text_projection.weight", None)
+        one = _compare(found, keys)
+        verdicts.append([tuple(f"{part}: {key}" for key in kind) for kind in (one.missing, one.surplus, one.misshapen)])
+    missing, surplus, misshapen = (sum(kind, ()) for kind in zip(*verdicts, strict=True))
+    return Verdict(missing, surplus, misshapen, f"complete ({', '.join(wanted)})")
+
+
+def _motion(shapes: Shapes) -> Verdict:
+    found = {motion_keys.to_ours(key): tuple(shape) for key, shape in shapes.items() if motion_keys.is_motion(key)}
+    channels: list[int] = []
+    while (norm := found.get(f"down_blocks.{len(channels)}.motion_modules.0.norm.weight")) is not None:
+        channels.append(norm[0])
+    layers = sum(1 for key in found if key.startswith("down_blocks.0.") and key.endswith(".proj_in.weight"))
+    tables = [shape[1] for key, shape in found.items() if key.endswith(".pos_embed.pe")]
+    mid = any(key.startswith("mid_block.") for key in found)
+    wanted = motion_keys.shapes(channels, layers, mid, tables[0] if tables else 0)
+    if not tables:
+        wanted = {key: shape for key, shape in wanted.items() if not key.endswith(".pos_embed.pe")}
+    others = len(shapes) - sum(map(motion_keys.is_motion, shapes))
+    verdict = _compare(found, wanted)
+    note = "complete" + (f"; {others} keys beside the motion modules are passed over" if others else "")
+    return Verdict(verdict.missing, verdict.surplus, verdict.misshapen, note)
+
+
+def _lora(shapes: Shapes) -> Verdict:
+    from videogen.adapters.lora_dialects import read_lora
+
+    one = torch.ones(())
+    state: dict[str, Tensor] = {key: one.expand(tuple(shape)) for key, shape in shapes.items()}
+    try:
+        changes = read_lora(state)
+    except InputError as problem:
+        return Verdict(note=str(problem))
+    counts = Counter(change.target for change in changes)
+    return Verdict(
+        note="complete; changes " + ", ".join(f"{part} {n}" for part, n in sorted(counts.items())) + " layers"
+    )
+
+
+def _config(folder: Path | None, kind: str) -> dict[str, Any] | None:
+    """The `config.json` beside a file, where it is of this class."""
+    if folder is None or not (folder / "config.json").is_file():
+        return None
+    try:
+        content = json.loads((folder / "config.json").read_text("utf-8"))
+    except ValueError:
+        return None
+    if not isinstance(content, dict):
+        return None
+    classes = [str(content.get("_class_name", "")), *map(str, content.get("architectures") or ())]
+    return content if any(name.startswith(kind) for name in classes) else None
