@@ -58,7 +58,7 @@ def test_a_mask_is_one_picture_or_one_by_frame_and_ones_for_the_items_without():
     moving = torch.stack([mask, 1 - mask])
     strength = Conditioning(dials={"part": Dial(mask=moving)}).at(0.0, [1, 0, 7]).strengths["part"]
     assert torch.equal(strength.mask[0], moving[[1, 0, 1]])
-    with pytest.raises(InputError, match="masks.*different sizes"):
+    with pytest.raises(InputError, match=r"masks.*different sizes"):
         Conditioning(dials={"part": (Dial(mask=mask), Dial(mask=torch.ones(4, 4)))}).at(0.0, [0])
 
 
@@ -260,7 +260,7 @@ def test_groups_frames_and_words_are_stacked():
 
 def test_stacked_texts_of_different_lengths_are_refused():
     a, b = (Conditioning(tokens={"text": tensor(1, n, 4)}) for n in (3, 5))
-    with pytest.raises(InputError, match="'text' has different shapes.*lengths agree"):
+    with pytest.raises(InputError, match=r"'text' has different shapes.*lengths agree"):
         stack(a=a, b=b)
 
 
