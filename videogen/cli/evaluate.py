@@ -2,15 +2,19 @@
 
 import inspect
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from videogen.errors import InputError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from videogen.metrics.journal import Journal, Record
+    from videogen.metrics.report import Results
     from videogen.metrics.trials import Plan, Source
     from videogen.pipeline import Pipeline
 
@@ -53,23 +57,20 @@ def evaluate(
     """
     options = dict(locals())
     from videogen import recipe
-    from videogen.metrics import pictures
     from videogen.metrics import report as reports
     from videogen.metrics import text_to_video as measuring
     from videogen.metrics.journal import Journal
     from videogen.metrics.trials import Plan
 
-    target = report if report is not None else out / "results.md"
     if report is not None:
         reports.check(report)
     settings = {
         "seed": seed, "simple": simple, "frames": frames, "steps": steps, "guidance": guidance, "sampler": sampler,
         "dtype": dtype, "device": device, **hashes(model, motion),
     }  # fmt: skip
-    pipe = loader(model, motion, dtype, device)
+    sources = sources_of(load(model, motion, sampler, dtype, device), frames, steps, guidance, sampler)
     plan = Plan(count, held_out, seed, simple)
     journal = Journal(out, settings)
-    sources = sources_of(pipe, frames, steps, guidance, sampler)
     measure_all(sources, plan, journal, batch, quiet)
 
     records = {name: [journal.records[(name, *address)] for address in plan.addresses()] for name in sources}
@@ -81,14 +82,7 @@ def evaluate(
         lines=_lines(plan, model, motion, settings),
         notes={"settings": {"count": count, "held_out": held_out, **settings}, "versions": recipe.versions()},
     )
-    (target.parent / "pictures").mkdir(exist_ok=True)
-    if not pictures.plot(target.parent / "pictures" / reports.PLOT, results.sources, results.tables):
-        typer.echo("no plot: matplotlib is not installed (pip install 'videogen[plots]')", err=True)
-    _sheet(target.parent / "pictures" / reports.SHEET, records[MODEL], journal)
-    for line in reports.summary(results):
-        typer.echo(line)
-    for path in reports.write(target, results):
-        typer.echo(str(path))
+    publish(report if report is not None else out / "results.md", results, records[MODEL], journal)
 
 
 def command_line(options: dict[str, Any]) -> str:
@@ -116,10 +110,13 @@ def hashes(model: str, motion: str | None) -> dict[str, str]:
     }
 
 
-def loader(model: str, motion: str | None, dtype: str, device: str) -> "Pipeline":
-    """The pipeline. Raises InputError for what is missing, broken, or not a dtype or device."""
+def load(model: str, motion: str | None, sampler: str, dtype: str, device: str) -> "Pipeline":
+    """The pipeline. Raises InputError for what is missing, broken, or no sampler, dtype or device."""
     from videogen import generation
+    from videogen.sampling import SAMPLERS
 
+    if sampler not in SAMPLERS:
+        raise InputError(f"the sampler {sampler!r} is not known; choose one of {', '.join(SAMPLERS)}")
     return generation.load(generation.Request("", model=model, motion=motion, dtype=dtype, device=device))
 
 
@@ -155,14 +152,28 @@ def measure_all(sources: "dict[str, Source]", plan: "Plan", journal: "Journal", 
             measuring.run(sources[name], name, plan, journal, batch=batch, after=after)
 
 
-def _sheet(path: Path, records: "list[Record]", journal: "Journal") -> None:
+def publish(target: Path, results: "Results", records: "Sequence[Record]", journal: "Journal") -> None:
+    """Write the report, the figures and the pictures, and print what has a target; `records` are the model's."""
     from videogen import video
     from videogen.metrics import pictures
+    from videogen.metrics import report as reports
 
+    folder = target.parent / "pictures"
+    folder.mkdir(exist_ok=True)
+    made = []
+    if pictures.plot(folder / reports.PLOT, results.sources, results.tables):
+        made.append(reports.PLOT)
+    else:
+        typer.echo("no plot: matplotlib is not installed (pip install 'videogen[plots]')", err=True)
     first = [r for r in records if r.split == "test" and r.number < SHOWN]
     there = [r for r in first if journal.shown(r.split, r.number).exists()]
     if there:
-        pictures.sheet(path, [video.read(journal.shown(r.split, r.number)) for r in there], there)
+        pictures.sheet(folder / reports.SHEET, [video.read(journal.shown(r.split, r.number)) for r in there], there)
+        made.append(reports.SHEET)
+    for line in reports.summary(results):
+        typer.echo(line)
+    for path in [*reports.write(target, results, made), *(folder / name for name in made)]:
+        typer.echo(str(path))
 
 
 def _lines(plan: "Plan", model: str, motion: str | None, settings: dict[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from videogen.metrics.text_to_video import Row, Table
 
 _COLOURS = ("#5b8fd0", "#7a7a7a", "#c07f1d")
 _OFFSETS = (-0.12, 0.2, 0.36)
-_SHEET_COLOURS = 96  # of the sheet's palette; the file stays at some hundred KiB
+_LIMIT = 450 * 1024  # bytes of the sheet: pictures of the repository are to stay small
+_PALETTES = (192, 48)  # colours; clips of the world fit the first, noise only the second
 
 
 def plot(path: Path, sources: Sequence[str], tables: Sequence[tuple[Table, Sequence[Row]]]) -> bool:
@@ -73,9 +75,14 @@ def _panel(panel: Any, table: Table, rows: Sequence[Row], sources: Sequence[str]
 def sheet(path: Path, clips: Sequence[Clip], records: Sequence[Record]) -> None:
     """Write a contact sheet, a row for each clip with its prompt and verdict."""
     labels = [f"{textwrap.shorten(r.prompt, 100)}: {verdict(r)}" for r in records]
-    picture = contact_sheet(clips, labels, columns=8, width=96).quantize(_SHEET_COLOURS)
+    picture = contact_sheet(clips, labels, columns=8, width=96)
+    for colours in _PALETTES:
+        packed = io.BytesIO()
+        picture.quantize(colours).save(packed, "PNG", optimize=True)
+        if packed.tell() <= _LIMIT:
+            break
     with replacing(path) as beside:
-        picture.save(beside, optimize=True)
+        beside.write_bytes(packed.getvalue())
 
 
 def verdict(record: Record) -> str:

@@ -49,17 +49,17 @@ def check(path: Path) -> None:
     _others(path.with_suffix(".json"))
 
 
-def write(path: Path, results: Results) -> list[Path]:
+def write(path: Path, results: Results, pictures: Sequence[str]) -> list[Path]:
     """Write the section into `path` and the figures into the .json beside it; what else stands there is kept.
 
-    Pictures that lie in the folder `pictures` beside it are shown. Returns the files written.
+    `pictures` are names in the folder `pictures` beside it. Returns the two files.
     """
     beside_it = path.with_suffix(".json")
     values = _others(beside_it) | {KEY: to_dict(results)}
     with replacing(beside_it) as beside:
         beside.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     before = path.read_text(encoding="utf-8") if path.exists() else _HEAD
-    section = markdown(results, [name for name in (PLOT, SHEET) if (path.parent / "pictures" / name).exists()])
+    section = markdown(results, pictures)
     pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
     text, found = pattern.subn(lambda _: section, before, count=1)
     with replacing(path) as beside:
