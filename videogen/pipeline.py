@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path as FilePath
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,6 +28,9 @@ from videogen.path import Path
 from videogen.prediction import Denoise, kind_from_config
 from videogen.progress import after_step, bar
 from videogen.windows import Windows, windowed
+
+if TYPE_CHECKING:
+    from videogen.adapters.lora import Loras
 
 Output = Literal["pil", "np", "pt", "latent"]
 Pair = tuple[Conditioning, Conditioning]
@@ -133,13 +136,17 @@ class Pipeline:
         """What was loaded, in one line."""
         return self.parts.line if self.motion is None else f"{self.parts.line}; motion: {self.motion.line}"
 
-    def load_lora(self, path: str | FilePath, weight: float = 1.0) -> Pipeline:
-        """Merge a LoRA file (kohya, diffusers, peft, MotionLoRA, domain adapter) into the parts it names; returns itself."""
-        from videogen.adapters.lora import load_lora
+    @functools.cached_property
+    def loras(self) -> Loras:
+        """The LoRA files merged into this model: `pipe.loras.add(file, weight)`, `set_weight`, `remove`, each exact."""
+        from videogen.adapters.lora import Loras
 
-        parts: dict[str, Any] = {"unet": self.parts.unet, "motion": self.parts.unet}
-        parts |= {f"text_encoder{'_2' * i}": e.model for i, e in enumerate(self.parts.text.encoders)}
-        load_lora(parts, path, weight)
+        encoders = {f"text_encoder{'_2' * i}": encoder.model for i, encoder in enumerate(self.parts.text.encoders)}
+        return Loras({"unet": self.parts.unet, **encoders})
+
+    def load_lora(self, path: str | FilePath, weight: float = 1.0, name: str | None = None) -> Pipeline:
+        """Merge a LoRA file (kohya, diffusers, peft, MotionLoRA, domain adapter) into the parts it names; returns itself."""
+        self.loras.add(path, weight, name)
         return self
 
     @property
