@@ -141,8 +141,9 @@ class Pipeline:
         """The LoRA files merged into this model: `pipe.loras.add(file, weight)`, `set_weight`, `remove`, each exact."""
         from videogen.adapters.lora import Loras
 
-        encoders = {f"text_encoder{'_2' * i}": encoder.model for i, encoder in enumerate(self.parts.text.encoders)}
-        return Loras({"unet": self.parts.unet, **encoders})
+        parts: dict[str, Any] = {"unet": self.parts.unet}
+        parts |= {f"text_encoder{'_2' * i}": encoder.model for i, encoder in enumerate(self.parts.text.encoders)}
+        return Loras(parts)
 
     def load_lora(self, path: str | FilePath, weight: float = 1.0, name: str | None = None) -> Pipeline:
         """Merge a LoRA file (kohya, diffusers, peft, MotionLoRA, domain adapter) into the parts it names; returns itself."""
