@@ -46,6 +46,7 @@ class Settings(Strict):
     noise_power: float = 1.0  # below 1: more often at high noise, where the direction is decided
     batch_size: int = 8
     object_weight: float = 3.0
+    fade: tuple[float, float] = (0.4, 0.7)
     drop: float = 0.1
     cross: bool = False  # train the image layers' cross-attention too
     judged: int = 64

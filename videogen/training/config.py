@@ -68,10 +68,11 @@ class RunConfig(Strict, Generic[Settings]):
     checkpoints_total_limit: int = Field(2, gt=0)
     optimization: Optimization = Optimization()
     every: Every = Every()
+    accept: tuple[str, ...] = ()  # keys in which a resumed run may differ from its checkpoint
     settings: Settings
 
 
-MAY_DIFFER = frozenset({"budget", "out", "export", "threads", "checkpoints_total_limit", "every"})
+MAY_DIFFER = frozenset({"accept", "budget", "out", "export", "threads", "checkpoints_total_limit", "every"})
 """Keys in which a resumed run may differ from the run it goes on from. They steer how long and how often, not what is learnt from a step."""
 
 
@@ -133,10 +134,11 @@ def _keys_at(model: type[BaseModel], parents: Sequence[str]) -> list[str]:
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What two configurations (as JSON values) differ in, outside the keys that may differ: lines `a.b: old -> new`."""
+    """What two configurations (as JSON values) differ in, outside the keys that may differ and those that `now` accepts: `a.b: old -> new`."""
     old, new = _flat(before), _flat(now)
     changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in changed if key.split(".")[0] not in MAY_DIFFER]
+    counted = [key for key in changed if key.split(".")[0] not in MAY_DIFFER and key not in now.get("accept", ())]
+    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in counted]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The recipe of image UNets (and, with more frames, of what grows on them): v-prediction with zero terminal noise on cached latents.
 
 Lin et al. 2023 (arXiv 2305.08891) for the noise, Salimans and Ho 2022 (arXiv 2202.00512) for v = alpha eps - sigma x0. The text side is frozen. Cells
-with an object weigh more than the others: they are few, and presence, colour and shape are decided there.
+with an object weigh more than the others at first: they are few, and presence, colour and shape are decided there. But a weight that depends on
+the answer makes the net expect objects too often, and they come in twos and threes; so it fades to 1.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class Settings(Strict):
     heads: int = 4
     stills: int = 50_000
     batch_size: int = 32
-    object_weight: float = 3.0  # an object's cell counts this much more than another
+    object_weight: float = 3.0  # an object's cell counts this much more than another at first
+    fade: tuple[float, float] = (0.4, 0.7)  # shares of the budget between which that falls to 1
     drop: float = 0.1  # share of captions left empty, for guidance
     judged: int = 128
     made: int = 48  # stills that are made from captions and measured
@@ -208,9 +210,16 @@ def draw_batch(draw: Draw, data: Latents, settings: Any, device: torch.device, p
     dropped = torch.rand(s.batch_size, generator=generator) < s.drop
     told = ["" if drop else caption for drop, caption in zip(dropped.tolist(), captions, strict=True)]
     mine = chosen[share]
-    weights = 1 + (s.object_weight - 1) * (data.objects[mine].float() / 255).sqrt()
+    weight = faded(s.object_weight, s.fade, draw.progress)
+    weights = 1 + (weight - 1) * (data.objects[mine].float() / 255).sqrt()
     latents = data.latents[mine].float()
     return Batch(latents.to(device), weights[:, :, None].to(device), told[share], times[share], noise[share].to(device))
+
+
+def faded(weight: float, fade: tuple[float, float], progress: float) -> float:
+    """`weight` until the first share of the budget, 1 from the second on, linear between."""
+    left = (fade[1] - progress) / (fade[1] - fade[0])
+    return 1 + (weight - 1) * min(1.0, max(0.0, left))
 
 
 def write_unet(unet: UNet | Any, folder: Path) -> None:

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -193,6 +194,8 @@ class Loop:
         line = {"step": self.step, "seconds": round(self.seconds, 1), "progress": round(self.progress, 4)} | figures
         log.write(json.dumps(line) + "\n")
         log.flush()
+        told = {name: value for name, value in line.items() if name.endswith(".loss") or name == "judged"}
+        print(f"step {self.step}, {self.progress:.1%} of the budget: {told or line}", file=sys.stderr)
 
     def _judge(self) -> dict[str, float]:
         with self.average.in_place(), torch.no_grad():
@@ -231,7 +234,9 @@ class Loop:
         checkpoint = checkpoints.read(folder)
         changed = difference(checkpoint.state["config"], self.config.model_dump(mode="json"))
         if changed:
-            raise InputError(f"{folder} was made with another configuration: {'; '.join(changed)}")
+            raise InputError(
+                f"{folder} was made with another configuration: {'; '.join(changed)}; accept=[KEY, ...] allows it"
+            )
         if checkpoint.weights.keys() != self.trained.keys():
             odd = sorted(checkpoint.weights.keys() ^ self.trained.keys())[0]
             raise InputError(f"{folder} does not fit this recipe: {odd} is in one and not in the other")

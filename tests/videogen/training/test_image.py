@@ -7,7 +7,7 @@ import torch
 
 from tests import tiny_world
 from videogen.conditioning import Conditioning
-from videogen.training.image import Batch, Image, Settings, draw_batch
+from videogen.training.image import Batch, Image, Settings, draw_batch, faded
 from videogen.training.recipe import Draw
 
 
@@ -46,6 +46,11 @@ def test_batches_are_shared_out_and_object_cells_weigh_up_to_the_setting(recipe:
     assert sorted((whole.times // 250).tolist()) == [0, 1, 2, 3]
     assert whole.weights.min() == 1
     assert 2 < whole.weights.max() <= 3
+
+
+def test_the_weight_of_objects_fades_to_one() -> None:
+    assert [faded(3.0, (0.4, 0.8), progress) for progress in (0.0, 0.4, 0.8, 1.0)] == [3.0, 3.0, 1.0, 1.0]
+    assert faded(3.0, (0.4, 0.8), 0.6) == pytest.approx(2.0)
 
 
 @torch.no_grad()

@@ -109,6 +109,7 @@ def test_an_earlier_run_is_not_overwritten_and_another_configuration_not_resumed
         train(config, offers=OFFERS)
     with pytest.raises(InputError, match=r"settings\.rows: 4 -> 8"):
         train(config, ["settings.rows=8"], resume="latest", offers=OFFERS)
+    train(config, ["settings.rows=8", "accept=[settings.rows]", "budget.steps=8"], resume="latest", offers=OFFERS)
 
 
 def test_nothing_to_resume_is_said(config: Path) -> None:
