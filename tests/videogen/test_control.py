@@ -189,6 +189,22 @@ def test_what_is_kept_comes_back_with_its_gradient_and_changes_nothing():
         torch.testing.assert_close(value, kept[name][:1].mean((2, 3)))
 
 
+def test_features_at_the_input_of_an_attention_reach_all_that_is_made_of_it():
+    """Queries, keys and values of self- and temporal attention; of text attention the queries."""
+    silent: dict[str, set] = {}
+
+    class Silence(Control):
+        def features(self, site, h, p):
+            return 0 * h if ".attn" in site.place else h
+
+        def qkv(self, site, q, k, v, p):
+            silent.setdefault(site.kind, set()).add(tuple(bool((x == 0).all()) for x in (q, k, v)))
+            return q, k, v
+
+    ask(network(), Silence())
+    assert silent == {"self": {(True,) * 3}, "temporal": {(True,) * 3}, "cross": {(True, False, False)}}
+
+
 class Sites(Control):
     """Writes down every call: the site, and the shapes of the views."""
 
