@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from videogen.errors import InputError
+
+if TYPE_CHECKING:
+    from videogen.models.weights.families import Family
 
 CLIPS = (".mp4", ".mov", ".mkv", ".webm", ".gif", ".webp", ".png", ".apng", ".avi")
 BYTES = {"float64": 8, "int64": 8, "float32": 4, "int32": 4, "float16": 2, "bfloat16": 2, "int16": 2}
@@ -42,7 +45,6 @@ def checkpoint_lines(path: Path, *, sha: bool = True) -> Iterator[tuple[str, str
     Raises InputError for a file that is no checkpoint, before the first pair.
     """
     from videogen.models.weights import files
-    from videogen.models.weights.expected import verdict
     from videogen.models.weights.families import recognise
 
     header = files.read_header(path)
@@ -50,8 +52,8 @@ def checkpoint_lines(path: Path, *, sha: bool = True) -> Iterator[tuple[str, str
     lines = [("what", family.title), ("loads into", family.into), ("holds", _amount(header.tensors))]
     if family.facts:
         lines.append(("facts", ", ".join(f"{name} {_plain(value)}" for name, value in family.facts.items())))
-    said = verdict(header.shapes, family, header.files[0].parent)
-    lines.append(("keys", "not checked (no rule for this family)" if said is None else str(said)))
+    said = _keys(header.shapes, family, header.files[0].parent)
+    lines.append(("keys", said or "not checked (no rule for this family)"))
     if family.ignored:
         lines.append(("passed over", ", ".join(family.ignored)))
     entries = {name: text for name, text in header.metadata.items() if (name, text) != ("format", "pt")}
@@ -68,7 +70,6 @@ def folder_lines(folder: Path) -> Iterator[tuple[str, str]]:
     """Pairs about a model folder in diffusers' layout: its class, then each part that has weights."""
     from videogen.models.folder import read_json
     from videogen.models.weights import files
-    from videogen.models.weights.expected import verdict
     from videogen.models.weights.families import recognise
 
     index = read_json(folder / "model_index.json")
@@ -77,7 +78,7 @@ def folder_lines(folder: Path) -> Iterator[tuple[str, str]]:
     for part in sorted(path for path in folder.iterdir() if path.is_dir() and _weights_in(path)):
         header = files.read_header(part)
         family = recognise(header.shapes)
-        said = verdict(header.shapes, family, part)
+        said = _keys(header.shapes, family, part)
         lines.append((part.name, f"{family.title}: {_amount(header.tensors)}" + (f"; {said}" if said else "")))
     return iter(lines)
 
@@ -90,6 +91,27 @@ def recipe_lines(path: Path) -> Iterator[tuple[str, str]]:
     lines = [("what", "a clip made by videogen; `videogen reproduce` makes it again")]
     lines += [(name, _plain(value)) for name, value in recipe.items() if value not in (None, {}, [], "")]
     return iter(lines)
+
+
+def _keys(shapes: Mapping[str, tuple[int, ...]], family: Family, folder: Path) -> str | None:
+    """Whether the keys are those that the family should have; of LoRA, which layers they change."""
+    from videogen.models.weights.expected import verdict
+
+    if family.part != "lora":
+        said = verdict(shapes, family, folder)
+        return None if said is None else str(said)
+
+    import torch
+
+    from videogen.adapters.lora_dialects import read_lora
+
+    one = torch.ones(())  # one number stands for every tensor
+    try:
+        changes = read_lora({key: one.expand(shape) for key, shape in shapes.items()})
+    except InputError as problem:
+        return str(problem)
+    counts = Counter(change.target for change in changes)
+    return "complete; changes " + ", ".join(f"{part} {count}" for part, count in sorted(counts.items())) + " layers"
 
 
 def _weights_in(folder: Path) -> bool:

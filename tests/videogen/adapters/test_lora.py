@@ -118,6 +118,8 @@ def animatediff(part, module, down, up):
 
 EVERY = tuple(TARGETS)
 ATTENTION = ("attention", "attention out", "motion", "motion out")
+# dialect -> (targets, scale). By key list: kohya, diffusers, old processors and peft on UNet and text encoder; AnimateDiff on motion
+# and image attention. By rule, no file seen: the others on motion modules, the names without a part before them, alpha beside lora_A.
 DIALECTS = {
     kohya: (EVERY, ALPHA / RANK),
     kohya_te1: (("text", "text feed-forward"), ALPHA / RANK),

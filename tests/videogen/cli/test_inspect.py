@@ -69,6 +69,28 @@ def test_report_of_a_full_size_file_from_its_header(manifests, tmp_path, name):
     assert {key: lines[key] for key in REPORTS[name]} == REPORTS[name]
 
 
+def test_a_lora_without_its_second_factor(manifests, tmp_path):
+    key = "lora_unet_mid_block_attentions_0_proj_out.lora_up.weight"
+    shapes = {name: shape for name, shape in manifests["sd15_lora_kohya_r8"].items() if name != key}
+    sparse_file(tmp_path / "file.safetensors", shapes)
+    lines = dict(checkpoint_lines(tmp_path / "file.safetensors", sha=False))
+    assert lines["keys"] == "the LoRA file lacks the factor 'up' of lora_unet_mid_block_attentions_0_proj_out"
+
+
+def test_a_clip_of_ours_shows_its_recipe(tmp_path, capsys):
+    import numpy as np
+
+    from videogen import clip, video
+    from videogen.recipe import Recipe
+
+    recipe = Recipe("generate", "a red circle", 7, 2, 16, 16, "8", "ddim", 4, 7.5, options={"eta": 0.5})
+    video.write(tmp_path / "clip.gif", clip.from_numpy(np.zeros((2, 16, 16, 3), np.uint8)), recipe)
+    inspect(tmp_path / "clip.gif")
+    printed = capsys.readouterr().out
+    assert "prompt      a red circle" in printed
+    assert "options     eta 0.5" in printed
+
+
 def test_pickles_hashes_and_a_broken_file(manifests, tmp_path, capsys):
     path = tmp_path / "lora.ckpt"
     torch.save(

@@ -1,20 +1,19 @@
 """What a checkpoint of a family should hold, so that missing and surplus keys can be named before anything is loaded.
 
-The rule is the network itself where this package has it (built on the meta device), the naming rule for motion
-modules, and the pairing of factors for LoRA. For other families nothing is said.
+The rule is the network itself where this package has it (built on the meta device), and the naming rule for motion
+modules. For other families nothing is said.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from videogen.errors import InputError
 from videogen.models.presets import PRESETS, SD_VAE, Preset
@@ -62,8 +61,6 @@ def verdict(shapes: Shapes, family: Family, folder: Path | None = None) -> Verdi
     try:
         if family.part == "motion":
             return _motion(shapes)
-        if family.part == "lora":
-            return _lora(shapes)
         if family.name in SINGLE:
             return _single(shapes, family)
         if family.name in ("sd_unet", "sdxl_unet"):
@@ -120,6 +117,8 @@ def _unet(family: Family, config: Mapping[str, Any] | None) -> dict[str, tuple[i
 
 
 def _vae(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    import videogen.foreign
+
     from diffusers import AutoencoderKL
 
     with torch.device("meta"):
@@ -127,6 +126,8 @@ def _vae(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def _text(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    import videogen.foreign
+
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
     with torch.device("meta"):
@@ -180,21 +181,6 @@ def _motion(shapes: Shapes) -> Verdict:
     verdict = _compare(found, wanted)
     note = "complete" + (f"; {others} keys beside the motion modules are passed over" if others else "")
     return Verdict(verdict.missing, verdict.surplus, verdict.misshapen, note)
-
-
-def _lora(shapes: Shapes) -> Verdict:
-    from videogen.adapters.lora_dialects import read_lora
-
-    one = torch.ones(())
-    state: dict[str, Tensor] = {key: one.expand(tuple(shape)) for key, shape in shapes.items()}
-    try:
-        changes = read_lora(state)
-    except InputError as problem:
-        return Verdict(note=str(problem))
-    counts = Counter(change.target for change in changes)
-    return Verdict(
-        note="complete; changes " + ", ".join(f"{part} {n}" for part, n in sorted(counts.items())) + " layers"
-    )
 
 
 def _config(folder: Path | None, kind: str) -> dict[str, Any] | None:

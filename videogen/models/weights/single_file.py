@@ -90,6 +90,8 @@ def split(
     family is one of `TEXT`. Position ids, logit scales, schedule buffers and a last text layer that the model never
     reads are left out. Raises InputError where averaged copies are asked for and missing.
     """
+    import videogen.foreign
+
     from diffusers.loaders import single_file_utils as converters
 
     state = {
@@ -144,9 +146,8 @@ def load_single_file(
     Raises InputError for what is missing, broken, of another family, or of a form that cannot be generated with
     (inpainting).
     """
-    from videogen.foreign import set_broken_torchvision_aside
+    import videogen.foreign
 
-    set_broken_torchvision_aside()
     from diffusers import AutoencoderKL
     from transformers import CLIPTextConfig
 
@@ -184,6 +185,8 @@ def find_tokenizer(folder: str | Path | None, *, zero_pads: bool = False) -> CLI
     zero_pads: OpenCLIP's encoders fill up with id 0 ("!"), OpenAI's with the end token. Raises InputError where there
     is none.
     """
+    import videogen.foreign
+
     from transformers import CLIPTokenizer
 
     from videogen.models.text import read_tokenizer
