@@ -43,8 +43,8 @@ class Request:
     negative: str | None = None
     frames: int = 16
     size: tuple[int, int] | None = None
-    steps: int = 25
-    guidance: float = 7.5
+    steps: int | None = None
+    guidance: float | None = None
     rescale: float = 0.0
     sampler: str = "ddim"
     eta: float = 0.0
@@ -65,7 +65,7 @@ class Request:
     def check(self) -> None:
         """Raise InputError for what can be refused before a model is read."""
         scales = {"guidance": self.guidance, "rescale": self.rescale, "motion_scale": self.motion_scale}
-        check_numbers(self.frames, self.steps, **scales)
+        check_numbers(self.frames, 1 if self.steps is None else self.steps, **scales)
         find_sampler(self.sampler)
         frame_rate(self.fps)
         prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt.values()
@@ -95,16 +95,18 @@ def load(request: Request) -> Pipeline:
         tokenizer=request.tokenizer,
         prediction_type=request.prediction_type,
     )
-    for path, weight in request.lora:
-        pipe.load_lora(path, weight)
+    for i, (path, weight) in enumerate(request.lora):
+        pipe.load_lora(path, weight, name=f"lora.{i}")  # file names need not differ
     return pipe
 
 
 def make(pipe: Pipeline, request: Request, *, progress: bool = True) -> tuple[Clip, Recipe]:
     """The clip of a request and its recipe. Raises InputError where a clip of this size can never fit, and where it came out as NaN."""
+    steps = pipe.steps if request.steps is None else request.steps
+    guidance = pipe.guidance if request.guidance is None else request.guidance
     width, height = request.size or pipe.default_size[::-1]
     _check_room(request.frames, width, height)
-    recipe = _recipe(request, width, height)
+    recipe = _recipe(request, width, height, steps, guidance)
     windows = None
     if request.window is not None:
         overlap = request.window // 4 if request.overlap is None else request.overlap
@@ -115,8 +117,8 @@ def make(pipe: Pipeline, request: Request, *, progress: bool = True) -> tuple[Cl
         num_frames=request.frames,
         height=height,
         width=width,
-        num_inference_steps=request.steps,
-        guidance_scale=request.guidance,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
         guidance_rescale=request.rescale,
         sampler=request.sampler,
         eta=request.eta,
@@ -159,7 +161,7 @@ def _check_room(frames: int, width: int, height: int) -> None:
         raise InputError(f"{what}; ask for fewer frames or a smaller size") from problem
 
 
-def _recipe(request: Request, width: int, height: int) -> Recipe:
+def _recipe(request: Request, width: int, height: int, steps: int, guidance: float) -> Recipe:
     named = {"model": request.model, "motion": request.motion, "tokenizer": request.tokenizer}
     named |= {f"lora.{i}": path for i, (path, _) in enumerate(request.lora)}
     standing = {f.name: f.default for f in dataclasses.fields(Request)}
@@ -180,8 +182,8 @@ def _recipe(request: Request, width: int, height: int) -> Recipe:
         width=width,
         fps=str(request.fps),
         sampler=request.sampler,
-        steps=request.steps,
-        guidance=request.guidance,
+        steps=steps,
+        guidance=guidance,
         models={part: {"source": s, "sha256": _hash(s)} for part, s in named.items() if s not in (None, "none")},
         options=options | ({"motion": "none"} if request.motion == "none" else {}),
         versions=recipes.versions(),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from videogen import guidance, plan
+from videogen import plan
 from videogen.conditioning import Conditioning, Dial, stack
 from videogen.control import Control
 from videogen.denoiser import Denoiser
@@ -20,6 +20,7 @@ from videogen.errors import InputError
 from videogen.files import replacing
 from videogen.free_init import FreeInit
 from videogen.free_init import free_init as reinitialised
+from videogen.guidance import Scale, cfg, cfg_apart
 from videogen.models import autoencoder, folder
 from videogen.models.folder import Parts
 from videogen.models.text import size_condition
@@ -151,6 +152,16 @@ class Pipeline:
         return self
 
     @property
+    def steps(self) -> int:
+        """Sampling steps where a call does not say: the model's own advice, else 25."""
+        return int(self.parts.advice.get("steps", 25))
+
+    @property
+    def guidance(self) -> float:
+        """The guidance scale where a call does not say: the model's own advice, else 7.5."""
+        return float(self.parts.advice.get("guidance", 7.5))
+
+    @property
     def default_size(self) -> tuple[int, int]:
         """Height and width the model was trained at, in pixels."""
         side = self.parts.unet.config.sample_size * autoencoder.factor(self.parts.vae)
@@ -177,8 +188,8 @@ class Pipeline:
         num_frames: int = 16,
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int = 25,
-        guidance_scale: guidance.Scale = 7.5,
+        num_inference_steps: int | None = None,
+        guidance_scale: Scale | None = None,
         guidance_rescale: float = 0.0,
         guidance_batched: bool = True,
         sampler: str = "ddim",
@@ -201,7 +212,8 @@ class Pipeline:
 
         prompt             text, `{frame: text}` for a prompt that travels, or a list of either
         height, width      pixels, multiples of the VAE's factor (8); the model's own size by default
-        guidance_scale     a number, a function of the time, or a list by frame; 1 is no guidance
+        num_inference_steps   steps; None is the model's own number (25 where it says nothing)
+        guidance_scale     a number, a function of the time, or a list by frame; 1 is no guidance, None the model's own (7.5)
         guidance_batched   both branches in one call, or one after the other in half the memory
         seed               frame-addressed noise: frame i is the same in a clip of 8 or 800 frames; a list gives one per prompt
         generator          diffusers' draw instead; `latents` (`b f c h w`, unit variance) wins over both
@@ -214,9 +226,11 @@ class Pipeline:
 
         Raises InputError for impossible values, before anything is computed.
         """
+        steps = self.steps if num_inference_steps is None else num_inference_steps
+        guidance_scale = self.guidance if guidance_scale is None else guidance_scale
         plan.check_numbers(
             num_frames,
-            num_inference_steps,
+            steps,
             guidance_scale=guidance_scale,
             guidance_rescale=guidance_rescale,
             motion_scale=motion_scale,
@@ -225,7 +239,7 @@ class Pipeline:
         prompts = [prompt] if isinstance(prompt, (str, Mapping)) else list(prompt)
         frames = tuple(range(num_frames))
         method = plan.sampler_of(sampler, self.scheduler, eta, karras)
-        times = method.times(self.denoiser.path, num_inference_steps)
+        times = method.times(self.denoiser.path, steps)
         table = (None, None) if self.motion is None else (self.motion.longest, self.motion.trained)
         pieces = plan.windows_of(windows, num_frames, free_noise, *table)
         source = source_of(seed, generator)
@@ -298,7 +312,7 @@ class Pipeline:
         denoiser: Denoiser,
         given: Conditioning,
         null: Conditioning,
-        scale: guidance.Scale,
+        scale: Scale,
         rescale: float,
         batched: bool,
         control: Control | None,
@@ -307,7 +321,7 @@ class Pipeline:
         if scale == 1:
             return denoiser.given(given.named("cond"), control, times)
         if batched:
-            return guidance.cfg(denoiser.given(stack(uncond=null, cond=given), control, times), scale, rescale=rescale)
+            return cfg(denoiser.given(stack(uncond=null, cond=given), control, times), scale, rescale=rescale)
         if control is not None:
             raise InputError(
                 "a control may join the branches of guidance, which are not in one call here; use guidance_batched=True"
@@ -316,7 +330,7 @@ class Pipeline:
             denoiser.given(null.named("uncond"), None, times),
             denoiser.given(given.named("cond"), None, times),
         )
-        return guidance.cfg_apart(uncond, cond, scale, rescale=rescale)
+        return cfg_apart(uncond, cond, scale, rescale=rescale)
 
     def _shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
         """Channels, height and width of a frame's latents."""

@@ -43,10 +43,24 @@ def _evaluate() -> Command:
     return evaluate
 
 
+def _train() -> Command:
+    from videogen.cli.train import train
+
+    return train
+
+
+def _inspect() -> Command:
+    from videogen.cli.inspect import inspect
+
+    return inspect
+
+
 # name -> the import of its function; a new command is one file, one such function and one row here
 COMMANDS: dict[str, Callable[[], Command]] = {
     "generate": _generate,
     "reproduce": _reproduce,
+    "train": _train,
+    "inspect": _inspect,
     "evaluate": _evaluate,
     "doctor": _doctor,
 }
@@ -133,7 +147,12 @@ def _verdict(problem: BaseException) -> tuple[int, str]:
     if isinstance(problem, OSError):
         where = f": {problem.filename}" if problem.filename else ""
         return 2, _one_line(f"{problem.strerror or problem}{where}")
-    if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":  # torch's own
+    # torch has an error of its own for a device, and a plain one that names its allocator for the processor
+    if (
+        isinstance(problem, MemoryError)
+        or type(problem).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator" in str(problem)
+    ):
         return 2, "out of memory; ask for fewer frames or a smaller size"
     return 1, _one_line(f"{type(problem).__name__}: {problem} (a fault of videogen; --debug shows where)")
 

@@ -35,8 +35,10 @@ def evaluate(
         bool, typer.Option("--simple", help="Only one flat object on a plain background, the first target.")
     ] = False,
     frames: Annotated[int, typer.Option(min=2, help="Frames of a clip.")] = 16,
-    steps: Annotated[int, typer.Option(min=1, help="Sampling steps.")] = 25,
-    guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 7.5,
+    steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps; the model's own advice by default.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Guidance scale, 1 is none; the model's own by default.")
+    ] = None,
     sampler: Annotated[str, typer.Option(help="As for `videogen generate`.")] = "ddim",
     seed: Annotated[int, typer.Option(help="Another seed draws other prompts.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Clips made together.")] = 8,
@@ -64,11 +66,13 @@ def evaluate(
 
     if report is not None:
         reports.check(report)
+    pipe = load(model, motion, sampler, dtype, device)
+    steps, guidance = steps or pipe.steps, pipe.guidance if guidance is None else guidance
     settings = {
         "seed": seed, "simple": simple, "frames": frames, "steps": steps, "guidance": guidance, "sampler": sampler,
         "dtype": dtype, "device": device, **hashes(model, motion),
     }  # fmt: skip
-    sources = sources_of(load(model, motion, sampler, dtype, device), frames, steps, guidance, sampler)
+    sources = sources_of(pipe, frames, steps, guidance, sampler)
     plan = Plan(count, held_out, seed, simple)
     journal = Journal(out, settings)
     measure_all(sources, plan, journal, batch, quiet)

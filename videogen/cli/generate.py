@@ -28,8 +28,12 @@ def generate(
     size: Annotated[
         str | None, typer.Option(help="WxH in pixels, multiples of 8; the model's own size by default.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Sampling steps.")] = 25,
-    guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 7.5,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Sampling steps; the model's own advice by default, else 25.")
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Guidance scale, 1 is none; the model's own advice, else 7.5.")
+    ] = None,
     rescale: Annotated[float, typer.Option(min=0, max=1, help="Share of guidance rescaling.")] = 0.0,
     negative: Annotated[str | None, typer.Option(help="Negative prompt.")] = None,
     prompt_map: Annotated[
@@ -79,7 +83,7 @@ def generate(
     )  # fmt: skip
     pipe = generation.load(request)
     if not quiet:
-        typer.echo(pipe.line, err=True)
+        typer.echo("\n".join((pipe.line, *pipe.loras.lines)), err=True)
     clip, recipe = generation.make(pipe, request, progress=not quiet)
     for path in video.write(output, clip, recipe, overwrite=overwrite):
         typer.echo(str(path))

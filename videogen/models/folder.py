@@ -32,6 +32,7 @@ class Parts:
 
     scheduler  the content of a `scheduler_config.json`
     motion     the folder of a motion adapter that came along
+    advice     what the model's makers advise, from its `videogen.json`: `steps`, `guidance`
     """
 
     unet: UNet
@@ -40,6 +41,7 @@ class Parts:
     scheduler: dict[str, Any]
     line: str
     motion: Path | None = None
+    advice: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def find(source: str | Path, *, revision: str | None = None, local_files_only: bool = False) -> Path:
@@ -152,7 +154,18 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32, variant: str |
         kind_from_config(scheduler)
     _check_fit(unet, vae, text, folder)
     line = f"{folder.name}: {index.get('_class_name', 'model folder')}, text width {unet.config.context}"
-    return Parts(unet, vae, text, scheduler, line, motion if motion.is_dir() else None)
+    return Parts(
+        unet, vae, text, scheduler, line, motion if motion.is_dir() else None, read_advice(folder / "videogen.json")
+    )
+
+
+def read_advice(path: Path) -> dict[str, float]:
+    """`steps` and `guidance` from a model's `videogen.json`, if there is one. Raises InputError for anything else in it."""
+    advice = read_json(path) if path.is_file() else {}
+    for name, value in advice.items():
+        if name not in ("steps", "guidance") or not isinstance(value, (int, float)):
+            raise InputError(f"{path} says {name}: {value!r}; it may give numbers for steps and guidance")
+    return advice
 
 
 def _check_fit(unet: UNet, vae: AutoencoderKL, text: TextSide, folder: Path) -> None:
