@@ -88,10 +88,10 @@ def _settings(args: argparse.Namespace) -> list[tuple[int, str, bool]]:
 
 def _write_model(folder: Path, widths: str) -> None:
     """A random model in diffusers' layout; text side and VAE are tiny, since neither is measured."""
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    from diffusers import AnimateDiffPipeline, DDIMScheduler, MotionAdapter, UNet2DConditionModel
+    import videogen.foreign
 
-    from tests import folders
+    from diffusers import AnimateDiffPipeline, AutoencoderKL, DDIMScheduler, MotionAdapter, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     torch.manual_seed(0)
     sizes = WIDTHS[widths]
@@ -100,9 +100,19 @@ def _write_model(folder: Path, widths: str) -> None:
         block_out_channels=sizes["block_out_channels"], motion_num_attention_heads=sizes["attention_head_dim"],
         motion_norm_num_groups=sizes["norm_num_groups"], use_motion_mid_block=True,
     )  # fmt: skip
+    letters = [chr(code) for code in range(33, 127)]
+    spelled = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer(vocab={token: i for i, token in enumerate(spelled)}, merges=[], model_max_length=77)
+    text = CLIPTextConfig(
+        vocab_size=len(spelled), hidden_size=sizes["cross_attention_dim"], intermediate_size=64, num_hidden_layers=1,
+        num_attention_heads=4, bos_token_id=len(spelled) - 2, eos_token_id=len(spelled) - 1, pad_token_id=len(spelled) - 1,
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8), norm_num_groups=4, latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+    )  # fmt: skip
     pipe = AnimateDiffPipeline(
-        vae=folders.vae(), text_encoder=folders.text_encoder(sizes["cross_attention_dim"]), tokenizer=folders.tokenizer(),
-        unet=unet, motion_adapter=motion,
+        vae=vae, text_encoder=CLIPTextModel(text), tokenizer=tokenizer, unet=unet, motion_adapter=motion,
         scheduler=DDIMScheduler(beta_schedule="linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, steps_offset=1),
     )  # fmt: skip
     pipe.save_pretrained(folder)
