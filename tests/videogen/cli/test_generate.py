@@ -1,0 +1,166 @@
+"""`videogen generate` is the pipeline, written into files that play."""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from tests.videogen.cli.calls import PROMPT, Run
+from videogen import recipe, video
+from videogen.cli.generate import parse_fps, parse_lora, parse_size
+from videogen.pipeline import Pipeline
+from videogen.sampling import SAMPLERS
+
+
+@pytest.fixture(scope="module")
+def pipe(animated: Path) -> Pipeline:
+    return Pipeline.from_pretrained(animated)
+
+
+def frames_of(pipe: Pipeline, **options: Any) -> np.ndarray:
+    """What the pipeline makes of the standing options, `f h w 3` uint8."""
+    standing = {"prompt": PROMPT, "num_frames": 2, "num_inference_steps": 1, "seed": 0}
+    (clip,) = pipe(**{**standing, **options}, progress=False).frames
+    return np.stack([np.asarray(picture) for picture in clip])
+
+
+def png(generate: Run, tmp_path: Path, name: str, *words: str | Path) -> np.ndarray:
+    """The frames of a call, without loss."""
+    done = generate(*words, "-o", tmp_path / f"{name}.png")
+    assert done.code == 0, done.err
+    return video.read(tmp_path / f"{name}.png").to_numpy()
+
+
+def test_frames_are_the_pipelines(generate: Run, pipe: Pipeline, tmp_path: Path) -> None:
+    words = ("--steps", "3", "--guidance", "4", "--negative", "blue", "--seed", "7", "--frames", "3", "--size", "72x40")
+    made = png(generate, tmp_path, "clip", *words)
+    options = {"negative_prompt": "blue", "seed": 7, "num_frames": 3, "width": 72, "height": 40}
+    assert np.array_equal(made, frames_of(pipe, num_inference_steps=3, guidance_scale=4.0, **options))
+
+
+def test_one_frame_is_a_picture(generate: Run, pipe: Pipeline, tmp_path: Path) -> None:
+    done = generate("--frames", "1", "-o", tmp_path / "x.png")
+    assert (done.code, done.out) == (0, f"{tmp_path / 'x.png'}\n")
+    with Image.open(tmp_path / "x.png") as picture:
+        assert np.array_equal(np.asarray(picture), frames_of(pipe, num_frames=1)[0])
+
+
+def played(path: Path) -> tuple[int, tuple[int, int], Fraction]:
+    """Number, size (width, height) and rate of the frames as any player finds them."""
+    if path.suffix in (".gif", ".webp"):
+        with Image.open(path) as picture:
+            milliseconds = []
+            for frame in ImageSequence.Iterator(picture):
+                frame.load()
+                milliseconds.append(round(frame.info["duration"]))
+            return len(milliseconds), picture.size, Fraction(1000 * len(milliseconds), sum(milliseconds))
+    with av.open(str(path)) as container:
+        (stream,) = container.streams
+        assert isinstance(stream, av.VideoStream)
+        rate = stream.average_rate
+        assert rate is not None
+        sizes = [(frame.width, frame.height) for frame in container.decode(stream)]
+        assert len(set(sizes)) == 1
+        return len(sizes), sizes[0], rate
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm", ".gif", ".webp"])
+def test_files_play(generate: Run, tmp_path: Path, suffix: str) -> None:
+    target = tmp_path / f"clip{suffix}"
+    done = generate("--frames", "5", "--size", "72x40", "--fps", "25/2", "-o", target)
+    assert (done.code, done.out, done.err) == (0, f"{target}\n", "")
+    assert played(target) == (5, (72, 40), Fraction(25, 2))
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_png_of_several_frames_are_numbered(generate: Run, tmp_path: Path) -> None:
+    done = generate("--frames", "3", "-o", tmp_path / "x.png")
+    names = [str(tmp_path / f"x_000{i}.png") for i in (1, 2, 3)]
+    assert (done.code, done.out.splitlines()) == (0, names)
+    assert sorted(map(str, tmp_path.iterdir())) == names
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm", ".gif", ".webp", ".png"])
+def test_the_recipe_is_in_the_file(generate: Run, animated: Path, lora: Path, tmp_path: Path, suffix: str) -> None:
+    target = tmp_path / f"clip{suffix}"
+    words = ("--sampler", "euler", "--karras", "--guidance", "3.5", "--lora", f"{lora}:0.5", "--fps", "30000/1001")
+    assert generate("--size", "72x64", "--negative", "grün", "--seed", "5", *words, "-o", target).code == 0
+    made = video.read_recipe(target)
+    assert (made.command, made.prompt, made.negative, made.seed) == ("generate", PROMPT, "grün", 5)
+    assert (made.frames, made.width, made.height, made.fps) == (2, 72, 64, "30000/1001")
+    assert (made.sampler, made.steps, made.guidance, made.device) == ("euler", 1, 3.5, "cpu float32")
+    assert made.options == {"karras": True, "lora": [[str(lora), 0.5]]}
+    assert made.models == {
+        "model": {"source": str(animated), "sha256": recipe.hash_path(animated)},
+        "lora.0": {"source": str(lora), "sha256": recipe.hash_path(lora)},
+    }
+    assert made.versions == recipe.versions()
+    assert made.threads >= 1
+
+
+def test_an_empty_prompt_is_allowed(run: Run, animated: Path, pipe: Pipeline, tmp_path: Path) -> None:
+    words = ("--model", animated, "--frames", "2", "--steps", "1", "--quiet", "-o", tmp_path / "x.png")
+    assert run("generate", "", *words).code == 0
+    assert np.array_equal(video.read(tmp_path / "x.png").to_numpy(), frames_of(pipe, prompt=""))
+
+
+def test_prompts_by_frame_from_json_or_lines(run: Run, animated: Path, pipe: Pipeline, tmp_path: Path) -> None:
+    prompts = {0: "a red circle", 3: "a blue square: small"}
+    lines = "\ufeff0: a red circle\n\n 3 : a blue square: small\n"
+    expected = frames_of(pipe, prompt=prompts, num_frames=4)
+    for name, text in (("map.json", json.dumps(prompts)), ("map.txt", lines)):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        target = tmp_path / f"{name}.png"
+        words = ("--model", animated, "--frames", "4", "--steps", "1", "--quiet", "-o", target)
+        assert run("generate", "--prompt-map", tmp_path / name, *words).code == 0
+        assert np.array_equal(video.read(target).to_numpy(), expected)
+        assert video.read_recipe(target).prompt == {str(frame): text for frame, text in prompts.items()}
+
+
+def test_a_lora_acts_at_its_weight(generate: Run, lora: Path, tmp_path: Path) -> None:
+    plain, off, on, twice = (
+        png(generate, tmp_path, f"x{i}", *(("--lora", entry) if entry else ()))
+        for i, entry in enumerate(("", f"{lora}:0", f"{lora}", f"{lora}:2"))
+    )
+    assert np.array_equal(plain, off)
+    assert not np.array_equal(plain, on)
+    assert not np.array_equal(on, twice)
+
+
+def test_output_is_replaced_when_told(generate: Run, tmp_path: Path) -> None:
+    target = tmp_path / "clip.mp4"
+    target.write_bytes(b"old")
+    assert generate("--overwrite").code == 0
+    assert len(video.read(target)) == 2
+
+
+def test_progress_goes_to_stderr_alone(generate: Run, run: Run, animated: Path, lora: Path, tmp_path: Path) -> None:
+    """Without --quiet: what was loaded, a bar, and that a long clip runs in windows."""
+    words = ("--model", animated, "--lora", lora, "--frames", "20", "--steps", "2", "-o", tmp_path / "a.webp")
+    done = run("generate", PROMPT, *words)
+    assert (done.code, done.out) == (0, f"{tmp_path / 'a.webp'}\n")
+    assert "AnimateDiffPipeline" in done.err
+    assert "rank 2, changes unet 1 layers" in done.err
+    assert "20 frames in windows of 16" in done.err
+    assert "2/2" in done.err
+    assert generate().err == ""
+
+
+def test_help_names_every_sampler(run: Run) -> None:
+    said = run("generate", "--help").out.replace(",", " ").replace(".", " ").split()
+    assert set(SAMPLERS) <= set(said)
+
+
+def test_words_of_the_command_line() -> None:
+    assert parse_size("640x360") == (640, 360)
+    assert parse_size(None) is None
+    assert [parse_fps(text) for text in ("8", "23.976", "30000/1001")] == [8, Fraction("23.976"), Fraction(30000, 1001)]
+    assert parse_lora("a.safetensors") == ("a.safetensors", 1.0)
+    assert parse_lora("a.safetensors:-.5") == ("a.safetensors", -0.5)
+    assert parse_lora(r"C:\loras\a.safetensors") == (r"C:\loras\a.safetensors", 1.0)
+    assert parse_lora(r"C:\loras\a.safetensors:0.7") == (r"C:\loras\a.safetensors", 0.7)
