@@ -1,7 +1,7 @@
 """The recipe of motion modules (Guo et al. 2023, section 4.2): temporal layers on a frozen image UNet, from clips.
 
-Facts and settings that differ from the authors' are in docs/training_miniature.md. `cross` is a fallback of the miniature: the image layers' cross-
-attention to text trains along, at a fraction of the rate, and then ships as the image UNet.
+What differs from the authors' training: v-prediction, Muon, clips of few frames first, more steps at high noise. With `image` other than frozen it is
+a joint stage: image layers train along at a fraction of the rate, on stills too with the modules off, and ship as the image UNet.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from motion_modules.animatediff import MotionConfig, Positions, add_motion, motion_parameters, motion_state
+from videogen.conditioning import Dial
 from videogen.models.folder import load_unet, write_part
 from videogen.shapes.captions import plain
 from videogen.shapes.world import DIRECTIONS, FRAMES, MOTIONS, Scenes
@@ -41,20 +43,28 @@ class Settings(Strict):
     heads: int = 4
     positions: int = 32
     clips: int = 4000
-    stride: int = 2  # every second frame at first: half the work a clip
-    whole_from: float = 0.75  # share of the budget after which clips come whole
-    noise_power: float = 1.0  # below 1: more often at high noise, where the direction is decided
-    batch_size: int = 8
+    phases: tuple[tuple[float, int], ...] = (
+        (0.6, 4),
+        (0.85, 2),
+        (1.0, 1),
+    )  # until this share of the budget, every n-th frame
+    frames_a_batch: int = 64  # so many clips of few frames, so few of many
+    noise_power: float = 0.7  # below 1: more often at high noise, where the direction is decided
+    one_object: bool = False  # leave out clips of two
     object_weight: float = 3.0
     fade: tuple[float, float] = (0.4, 0.7)
     drop: float = 0.1
-    cross: bool = False  # train the image layers' cross-attention too
+    image: Literal["frozen", "cross", "all"] = (
+        "frozen"  # which image layers train too: none, their attention to text, all
+    )
+    still_share: float = Field(0.25, ge=0, lt=1)  # of the steps, in which those learn from stills with the modules off
+    stills: int = 50_000
     judged: int = 64
     made: int = 16  # clips that are made from captions and measured
 
 
 class Motion:
-    """Trains the motion modules (group `motion`) and, with `cross`, attention to text (group `cross`)."""
+    """Trains the motion modules (group `motion`) and, in a joint stage, image layers (group `image`)."""
 
     root: nn.Module
 
@@ -80,36 +90,48 @@ class Motion:
         self.setting = Setting(s.model, device)
         frames = tuple(range(FRAMES))
         self.data = self.setting.latents(Order(s.clips, seed=1, frames=frames), s.store)
+        if s.one_object:
+            self.data = picked(self.data, self.data.scenes.count == 1)
         self.held_out = self.setting.latents(Order(s.judged, JUDGE_SEED, frames), s.store)
+        if s.image != "frozen":
+            self.stills = self.setting.latents(Order(s.stills), s.store)
         groups = {"motion": list(motion_parameters(self.root).values())}
-        if s.cross:
-            groups["cross"] = list(cross_attention(self.root).values())
+        if s.image != "frozen":
+            groups["image"] = list(image_parameters(self.root, cross=s.image == "cross").values())
         return groups
 
-    def batches(self, draws: Iterator[Draw]) -> Iterator[tuple[Every, Batch]]:
-        """Clips with full captions: every `stride`-th frame, the even or the odd ones; whole from `whole_from` on."""
+    def batches(self, draws: Iterator[Draw]) -> Iterator[tuple[Every | None, Batch]]:
+        """Clips with full captions, every n-th of their frames from a random one on; in a joint stage stills (None) now and then."""
         s = self.settings
         for draw in draws:
-            stride = s.stride if draw.progress < s.whole_from else 1
-            every = Every(int(torch.randint(stride, (), generator=draw.generator("first frame"))), stride)
-            yield every, draw_batch(draw, strided(self.data, every), s, self.setting.device, s.noise_power)
+            generator = draw.generator("frames")
+            stride = next((stride for until, stride in s.phases if draw.progress < until), 1)
+            every: Every | None = Every(int(torch.randint(stride, (), generator=generator)), stride)
+            data = strided(self.data, every)
+            if s.image != "frozen" and float(torch.rand((), generator=generator)) < s.still_share:
+                every, data = None, self.stills
+            size = s.frames_a_batch // data.latents.shape[1]
+            yield every, draw_batch(draw, data, size, s, self.setting.device, s.noise_power)
 
-    def losses(self, batch: tuple[Every, Batch]) -> Iterator[tuple[str, Thunk]]:
-        """The weighted mean square of v's error, on clips."""
+    def losses(self, batch: tuple[Every | None, Batch]) -> Iterator[tuple[str, Thunk]]:
+        """The weighted mean square of v's error: of clips, or of stills with the modules off."""
+        every, items = batch
+        if every is None:
+            yield "image", lambda: {"loss": self.setting.error(self.root, items, {"motion": Dial(0.0)})}
+            return
 
         def thunk() -> dict[str, Tensor]:
-            every, clips = batch
             with positions_of(self.root, every):
-                return {"loss": self.setting.error(self.root, clips)}
+                return {"loss": self.setting.error(self.root, items)}
 
-        yield "motion+cross" if self.settings.cross else "motion", thunk
+        yield "motion" if self.settings.image == "frozen" else "motion+image", thunk
 
     def judge(self) -> dict[str, float]:
         """Held-out figures, and what clips made from captions of one object show.
 
         `error` at t = 900, and `hears`: how much larger it gets, as a share, when the captions tell the opposite direction.
         """
-        every = Every(0, self.settings.stride)
+        every = Every(0, 2)
         scenes, latents = moving(strided(self.held_out, every))
         with positions_of(self.root, every):
             told, opposite = self._error(scenes, latents), self._error(turned(scenes), latents)
@@ -129,10 +151,10 @@ class Motion:
         return total / count
 
     def export(self, folder: Path) -> None:
-        """`motion_adapter/` in float16; with `cross`, `unet/` too."""
+        """`motion_adapter/` in float16; after a joint stage `unet/` too."""
         state = {name: value.half() for name, value in motion_state(self.root).items()}
         write_part(folder / "motion_adapter", self.config.to_diffusers(), state)
-        if self.settings.cross:
+        if self.settings.image != "frozen":
             write_unet(self.root, folder / "unet")
 
 
@@ -141,9 +163,10 @@ def offer() -> Offer:
     return Offer(Settings, Motion)
 
 
-def cross_attention(unet: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters of the image layers' attention to text, by name."""
-    return {name: p for name, p in unet.named_parameters() if ".attentions." in name and ".attn2." in name}
+def image_parameters(unet: nn.Module, cross: bool) -> dict[str, nn.Parameter]:
+    """The parameters of the image layers by name; with `cross` those of their attention to text only."""
+    image = {name: p for name, p in unet.named_parameters() if "motion_modules." not in name}
+    return {name: p for name, p in image.items() if ".attn2." in name} if cross else image
 
 
 def strided(data: Latents, every: Every) -> Latents:
@@ -170,8 +193,14 @@ def moving(held_out: Latents) -> tuple[Scenes, Latents]:
     """The clips of one object that moves in a direction."""
     directions = torch.tensor([MOTIONS.index(name) for name in DIRECTIONS])
     scenes = held_out.scenes
-    chosen = ((scenes.count == 1) & torch.isin(scenes.motion[:, 0], directions)).nonzero()[:, 0]
-    return scenes[chosen], Latents(scenes[chosen], held_out.latents[chosen], held_out.objects[chosen])
+    chosen = picked(held_out, (scenes.count == 1) & torch.isin(scenes.motion[:, 0], directions))
+    return chosen.scenes, chosen
+
+
+def picked(data: Latents, which: Tensor) -> Latents:
+    """The clips for which `which` (`n`, true or false) says so."""
+    rows = which.nonzero()[:, 0]
+    return Latents(data.scenes[rows], data.latents[rows], data.objects[rows])
 
 
 def turned(scenes: Scenes) -> Scenes:

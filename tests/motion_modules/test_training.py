@@ -20,12 +20,21 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_world.write(tmp_path_factory.mktemp("world"))
 
 
-@pytest.mark.parametrize("cross", [False, True])
-def test_exactly_the_declared_tensors_change(world: Path, tmp_path: Path, cross: bool) -> None:
+@pytest.mark.parametrize("image", ["frozen", "cross", "all"])
+def test_exactly_the_declared_tensors_change(world: Path, tmp_path: Path, image: str) -> None:
     settings = Settings(
-        model=world, store=world / "latents", clips=2, judged=1, made=0, batch_size=2, heads=2, cross=cross
+        model=world,
+        store=world / "latents",
+        clips=2,
+        stills=64,
+        judged=1,
+        made=0,
+        phases=((1.0, 2),),
+        frames_a_batch=16,
+        heads=2,
+        image=image,
     )
-    values = {"recipe": "motion", "out": tmp_path / "run", "budget": {"steps": 4}, "settings": settings}
+    values = {"recipe": "motion", "out": tmp_path / "run", "budget": {"steps": 5}, "settings": settings}
     recipe = Motion(settings)
     recipe.judge = dict  # type: ignore[method-assign]
     loop = Loop(RunConfig[Settings].model_validate(values), recipe)
@@ -33,8 +42,8 @@ def test_exactly_the_declared_tensors_change(world: Path, tmp_path: Path, cross:
     loop.run()
     changed = {name for name, value in recipe.root.state_dict().items() if not torch.equal(value, before[name])}
     declared = {name for name in before if "motion_modules." in name and not name.endswith(".pe")}
-    if cross:
-        declared |= {name for name in before if ".attentions." in name and ".attn2." in name}
+    if image != "frozen":
+        declared |= {name for name in before if ".attn2." in name or (image == "all" and "motion_modules." not in name)}
     # The first step has rate 0; with proj_out at zero the second reaches it alone, and what stands before it moves from the third on.
     assert changed == declared
 

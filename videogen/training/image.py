@@ -16,7 +16,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from videogen.conditioning import Conditioning
+from videogen.conditioning import Conditioning, Dial
 from videogen.denoiser import Denoiser
 from videogen.models.text import TextSide, load_text_side
 from videogen.models.unet import UNet, UNetConfig
@@ -101,7 +101,7 @@ class Image:
     def batches(self, draws: Iterator[Draw]) -> Iterator[Batch]:
         """Stills with image captions."""
         for draw in draws:
-            yield draw_batch(draw, self.data, self.settings, self.setting.device)
+            yield draw_batch(draw, self.data, self.settings.batch_size, self.settings, self.setting.device)
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Thunk]]:
         """The weighted mean square of v's error."""
@@ -162,20 +162,21 @@ class Setting:
             if frames > 1 or name not in ("right_motion", "right_unchanged")
         }
 
-    def error(self, net: nn.Module, batch: Batch) -> Tensor:
+    def error(self, net: nn.Module, batch: Batch, dials: Mapping[str, Dial] | None = None) -> Tensor:
         """The mean over cells of weight * (v - v_true)^2, divided by the mean weight."""
-        pred, v = self._asked(net, batch)
+        pred, v = self._asked(net, batch, dials)
         squares = (pred - v).square()
         return (squares * batch.weights).sum() / (batch.weights.expand_as(squares).sum())
 
-    def _asked(self, net: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _asked(self, net: nn.Module, batch: Batch, dials: Mapping[str, Dial] | None = None) -> tuple[Tensor, Tensor]:
         alpha, sigma = (
             rearrange(value.to(self.device, torch.float32), "b -> b 1 1 1 1")
             for value in (self.path.alpha(batch.times), self.path.sigma(batch.times))
         )
         x = alpha * batch.latents + sigma * batch.noise
         v = alpha * batch.noise - sigma * batch.latents
-        denoise = Denoiser(net, self.path, "v").given(self.condition(batch.captions))
+        told = self.condition(batch.captions).replace(dials=dials or {})
+        denoise = Denoiser(net, self.path, "v").given(told)
         return denoise(x, batch.times).v.float(), v
 
     @torch.no_grad()
@@ -198,16 +199,19 @@ class Setting:
         return total / count
 
 
-def draw_batch(draw: Draw, data: Latents, settings: Any, device: torch.device, power: float = 1.0) -> Batch:
-    """This process's share of the step's batch. Times are T u^power, u spread evenly, one in each of `batch_size` strata."""
-    s, generator, share = settings, draw.generator("batch"), draw.share(settings.batch_size)
-    chosen = torch.randint(len(data.latents), (s.batch_size,), generator=generator)
-    strata = torch.randperm(s.batch_size, generator=generator)
-    u = (strata + torch.rand(s.batch_size, generator=generator)) / s.batch_size
+def draw_batch(draw: Draw, data: Latents, size: int, settings: Any, device: torch.device, power: float = 1.0) -> Batch:
+    """This process's share of the step's `size` items. Times are T u^power, u spread evenly, one in each of `size` strata.
+
+    settings  has `object_weight`, `fade` and `drop`
+    """
+    s, generator, share = settings, draw.generator("batch"), draw.share(size)
+    chosen = torch.randint(len(data.latents), (size,), generator=generator)
+    strata = torch.randperm(size, generator=generator)
+    u = (strata + torch.rand(size, generator=generator)) / size
     times = (u**power * 1000).long().clamp(max=999)
-    noise = torch.randn(s.batch_size, *data.latents.shape[1:], generator=generator)
+    noise = torch.randn(size, *data.latents.shape[1:], generator=generator)
     captions = image_captions(data.scenes[chosen], generator)
-    dropped = torch.rand(s.batch_size, generator=generator) < s.drop
+    dropped = torch.rand(size, generator=generator) < s.drop
     told = ["" if drop else caption for drop, caption in zip(dropped.tolist(), captions, strict=True)]
     mine = chosen[share]
     weight = faded(s.object_weight, s.fade, draw.progress)

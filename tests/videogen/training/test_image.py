@@ -36,9 +36,9 @@ def test_the_loss_is_zero_for_the_true_v_and_weighs_cells(recipe: Image, monkeyp
 
 
 def test_batches_are_shared_out_and_object_cells_weigh_up_to_the_setting(recipe: Image) -> None:
-    whole = draw_batch(Draw(5, 1), recipe.data, recipe.settings, torch.device("cpu"))
+    whole = draw_batch(Draw(5, 1), recipe.data, 4, recipe.settings, torch.device("cpu"))
     halves = [
-        draw_batch(Draw(5, 1, 0.0, rank, 2), recipe.data, recipe.settings, torch.device("cpu")) for rank in (0, 1)
+        draw_batch(Draw(5, 1, 0.0, rank, 2), recipe.data, 4, recipe.settings, torch.device("cpu")) for rank in (0, 1)
     ]
     assert whole.captions == halves[0].captions + halves[1].captions
     assert torch.equal(whole.latents, torch.cat([half.latents for half in halves]))
