@@ -21,6 +21,7 @@ from videogen.shapes.geometry import signed_distance
 BANDS = (-7.0, 5.0, 0.5)  # first, last, width: pixels from the outline, negative inside
 BLURS = (0.35, 0.6, 0.9, 1.2, 1.6)  # standard deviations, pixels
 SHIFTS = (-1.5, 4.0, 0.25)  # first, last, step: how far the true outline may be outside the one that was traced
+HALOS = (0.0, 0.12, 0.24, 0.36)  # how far the background overshoots beside a flat object, as shares of the step
 WIDTHS = (1.5, 2.0, 2.5, 3.0)  # of a contour, pixels
 OUTLINED = 0.35  # how much better than the flat staircase the outlined one, which bends more easily, has to fit
 SHADED = -14.0  # of 255 per radius: change of lightness away from the light
@@ -94,16 +95,16 @@ def _staircases() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         z = (at - edge[..., None]) / blur[:, None, None, None]
         return (1 + torch.erf(z / math.sqrt(2))) / 2
 
-    contour = torch.tensor([0.0, *WIDTHS])
-    outer = step(shift[:, None].expand(-1, len(contour)))
-    inner = step(shift[:, None] - contour)
-    shares = torch.stack([1 - inner, inner - outer, outer], dim=-1)  # blur shift width n 3
-    shifts = shift[None, :, None].expand(len(BLURS), -1, len(contour))
-    flat, outlined = slice(0, 1), slice(1, None)
-    return (
-        (shares[:, :, flat].flatten(0, 2), shifts[:, :, flat].flatten()),
-        (shares[:, :, outlined].flatten(0, 2), shifts[:, :, outlined].flatten()),
-    )
+    def both(own: Tensor, ground: Tensor) -> tuple[Tensor, Tensor]:
+        shares = torch.stack([own, 1 - own - ground, ground], dim=-1)  # blur shift kind n 3
+        shifts = shift[None, :, None].expand(shares.shape[:3])
+        return shares.flatten(0, 2), shifts.flatten()
+
+    outer = step(shift[:, None])
+    bump = (-((at - shift[:, None, None] - 2 - blur[:, None, None, None]) ** 2) / 2).exp()
+    halo = torch.tensor(HALOS)[:, None] * bump
+    outer_wide = outer.expand(-1, -1, len(WIDTHS), -1)
+    return both(1 - outer - halo, outer + halo), both(1 - step(shift[:, None] - torch.tensor(WIDTHS)), outer_wide)
 
 
 def _fit(profile: Tensor, weight: Tensor, staircases: tuple[Tensor, Tensor]) -> Fit:

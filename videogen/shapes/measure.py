@@ -25,6 +25,7 @@ GROWN = math.log(1.4) / 2  # of the logarithm of the ratio of radii
 TURNED = math.radians(30)  # the world's least is 60 degrees
 ODD = 0.25  # outlines this far from every shape are unknown
 SAME_AREA = 0.25  # an object that neither grows nor shrinks keeps its area to this share
+OUTLINE = 0.4  # of an object's contrast: more than a contour has on black, less than the shaded side of most
 DIAGONAL = 0.85  # tangent of the angle at which one relation ceases to hold
 BATCH = 8  # clips measured together
 
@@ -106,8 +107,8 @@ class _Sight(NamedTuple):
 
 def _measure(clips: Tensor) -> list[Measurement]:
     ground = regions.backgrounds(clips)
-    distance = regions.difference(clips, ground)
-    mask, threshold = regions.different(distance)
+    added = regions.difference(clips, ground)
+    mask, threshold = regions.different(added)
     found = regions.regions(mask.flatten(0, 1))
     still = _camera_still(clips, mask, ground.textured)
     sights = _sights(found, *clips.shape[:2])
@@ -116,12 +117,16 @@ def _measure(clips: Tensor) -> list[Measurement]:
     table = torch.tensor(sights, device=clips.device)
     clip, track, frame, region = table.unbind(1)
     centre, picture = found.centre[region], clip * clips.shape[1] + frame
-    seen = torch.cat([clips.flatten(0, 1), distance.flatten(0, 1)[:, None]], dim=1)
+    seen = torch.cat([clips.flatten(0, 1), added.flatten(0, 1)], dim=1)
     cut, corner = outline.pieces(seen, picture, centre)
+    # only what goes from the background towards the object's colour is the object: halos go the other way
+    towards = regions.own_colours(clips, found)[region] - ground.tones.mean(1)[clip]
+    contrast = towards.norm(dim=1)
+    amount = torch.einsum("pchw,pc->phw", cut[:, 3:], towards / contrast.clamp(min=1)[:, None])
     labels, _ = outline.pieces(found.labels[:, None], picture, centre)
     own = labels[:, 0] == region[:, None, None] + 1
-    others = ~own & (cut[:, 3] > threshold[clip, None, None])
-    traced = outline.trace(cut[:, 3].masked_fill(others, 0), centre - corner, threshold[clip])
+    others = ~own & (amount > threshold[clip, None, None])
+    traced = outline.trace(amount.masked_fill(others, 0), centre - corner, contrast * OUTLINE)
     owner = torch.unique(clip * outline.HALF + track, return_inverse=True)[1]
     objects = _objects(cut[:, :3], ~others, traced, corner, owner, frame, clips.shape[1])
     result = []

@@ -21,9 +21,11 @@ DIRECTIONS = 60
 HARMONICS = 12
 HALF = 44  # half the side of the piece of picture that is looked at
 STEP = 0.5  # pixels between two samples on a ray
-INSIDE = 2.0  # pixels inside the faint edge at which an object's own contrast is read
 CORNERS = (0, 4, 3, 5)  # in the order of world.SHAPES; a circle has none
 FIRST_CORNER = (0.0, math.pi / 4, -math.pi / 2, -math.pi / 2)  # of an upright shape
+
+# Index in world.SHAPES and scale: blur takes harmonics away, most from stars, and adds none to a circle.
+SOFTENED = ((0, 1.0), (1, 1.0), (1, 0.75), (2, 1.0), (2, 0.75), (2, 0.5), (3, 1.0), (3, 0.75), (3, 0.5))
 
 
 class Outline(NamedTuple):
@@ -45,48 +47,38 @@ def pieces(pictures: Tensor, picture: Tensor, centre: Tensor) -> tuple[Tensor, T
     return cut.permute(0, 3, 1, 2), corner.float()
 
 
-def trace(distance: Tensor, centre: Tensor, threshold: Tensor) -> Outline:
-    """Follow rays from inside out.
-
-    The outline is where the difference to the background falls, for the last time, below half of what it is a little
-    further in: so it does not depend on contrast, nor on blur.
+def trace(amount: Tensor, centre: Tensor, level: Tensor) -> Outline:
+    """Follow rays from inside out, to where the object's share of the colour falls below a level for the first time.
 
     Args:
-        distance: difference to the background in pieces `p 2*HALF 2*HALF`, other objects taken out.
+        amount: how much of the object's colour is in each pixel of the pieces `p 2*HALF 2*HALF`.
         centre: a point inside, `p 2`, in the piece's pixels.
-        threshold: the least difference that counts, `p`.
+        level: the amount at the outline, `p`.
     """
     for _ in range(2):
-        radius = _radii(distance, centre, threshold)
+        radius = _radii(amount, centre, level)
         angle = torch.arange(DIRECTIONS, device=radius.device) * (2 * math.pi / DIRECTIONS)
         area = (radius**2).sum(1) * (math.pi / DIRECTIONS)
         ray = torch.stack([angle.cos(), angle.sin()], dim=-1)
         shift = (radius[..., None] ** 3 * ray).sum(1) * (2 * math.pi / DIRECTIONS / 3) / area.clamp(min=1)[:, None]
         centre = centre + shift
-    return Outline(centre, area, _harmonics(_radii(distance, centre, threshold)))
+    return Outline(centre, area, _harmonics(_radii(amount, centre, level)))
 
 
-def _radii(distance: Tensor, centre: Tensor, threshold: Tensor) -> Tensor:
-    """Radius `p DIRECTIONS` of the outermost crossing; 0 where a ray meets nothing."""
-    side = distance.shape[-1]
-    angle = torch.arange(DIRECTIONS, device=distance.device) * (2 * math.pi / DIRECTIONS)
-    steps = torch.arange(int((HALF - 2) / STEP), device=distance.device) * STEP
+def _radii(amount: Tensor, centre: Tensor, level: Tensor) -> Tensor:
+    """Radius `p DIRECTIONS` of the innermost crossing; 0 where the centre is outside."""
+    side = amount.shape[-1]
+    angle = torch.arange(DIRECTIONS, device=amount.device) * (2 * math.pi / DIRECTIONS)
+    steps = torch.arange(int((HALF - 2) / STEP), device=amount.device) * STEP
     ray = torch.stack([angle.cos(), angle.sin()], dim=-1)[:, None] * steps[:, None]
     grid = (centre[:, None, None] + ray) * (2 / side) - 1
-    value = F.grid_sample(distance[:, None], grid, align_corners=False, padding_mode="zeros")[:, 0]
-    faint = _last(value > threshold[:, None, None])
-    inner = (faint - round(INSIDE / STEP)).clamp(min=0)
-    level = torch.maximum(value.gather(2, inner[..., None])[..., 0] / 2, threshold[:, None])
-    edge = _last(value > level[..., None])
-    here = value.gather(2, edge[..., None])[..., 0]
-    beyond = value.gather(2, (edge + 1).clamp(max=len(steps) - 1)[..., None])[..., 0]
-    share = ((here - level) / (here - beyond).clamp(min=1e-3)).clamp(0, 1)
-    return (edge + share) * STEP * (here > level)
-
-
-def _last(flags: Tensor) -> Tensor:
-    """Index of the last true one along the last axis, 0 where there is none."""
-    return (flags * torch.arange(flags.shape[-1], device=flags.device)).amax(-1)
+    value = F.grid_sample(amount[:, None], grid, align_corners=False, padding_mode="zeros")[:, 0]
+    value = value - level[:, None, None]
+    value[..., -1] = value[..., -1].clamp(max=-1e-3)
+    beyond = (value < 0).int().argmax(-1, keepdim=True)
+    inner, outer = value.gather(2, (beyond - 1).clamp(min=0)), value.gather(2, beyond)
+    crossing = beyond - 1 + inner / (inner - outer).clamp(min=1e-3)
+    return crossing[..., 0].clamp(min=0) * STEP * (beyond[..., 0] > 0)
 
 
 def _harmonics(radius: Tensor) -> Tensor:
@@ -102,17 +94,18 @@ def _templates() -> Tensor:
     for name in world.SHAPES:
         radius = torch.tensor(13.0)
         distance = signed_distance(name, axis.expand(2 * HALF, -1), axis[:, None].expand(-1, 2 * HALF), radius)
-        soft = torch.sigmoid(-2 * distance)[None] * 255
-        outline = trace(soft, torch.full((1, 2), float(HALF)), torch.tensor([22.0]))
+        soft = torch.sigmoid(-2 * distance)[None]
+        outline = trace(soft, torch.full((1, 2), float(HALF)), torch.tensor([0.5]))
         found.append(outline.harmonics[0].abs())
     return torch.stack(found)
 
 
 def shapes(magnitudes: Tensor) -> tuple[Tensor, Tensor]:
     """The nearest shape for magnitudes `... HARMONICS` and how far it is; the first harmonic, a shift, is left out."""
-    distance = (magnitudes[..., None, 1:] - _templates().to(magnitudes)[:, 1:]).norm(dim=-1)
-    least, index = distance.min(dim=-1)
-    return index, least
+    shape, scale = torch.tensor(SOFTENED, device=magnitudes.device).T
+    templates = _templates().to(magnitudes)[shape.long(), 1:] * scale[:, None]
+    least, index = (magnitudes[..., None, 1:] - templates).norm(dim=-1).min(dim=-1)
+    return shape.long()[index], least
 
 
 def radii(area: Tensor, shape: Tensor) -> Tensor:

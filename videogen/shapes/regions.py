@@ -15,6 +15,7 @@ NEAR = 60.0  # of 255: colours this close to the median colour belong to the bac
 TEXTURED = 11.0  # of 255: between the background's darker and lighter parts; a plain one has almost nothing there
 FAR = 90.0  # of 255: a background this far from every known one is unknown
 DIFFERENT = 22.0  # of 255: the least distance from the background of something that is not background
+VOTE = 40.0  # of 255: how near to an object's colour a pixel has to be to speak for it
 SPECK = 20  # pixels: regions that are smaller are noise
 
 
@@ -51,18 +52,19 @@ def backgrounds(clips: Tensor) -> Ground:
 
 
 def difference(clips: Tensor, ground: Ground) -> Tensor:
-    """Distance `b f H W` of each pixel's colour from the straight line between the background's two tones, of 255."""
+    """What each pixel adds to the nearest colour between the background's two tones, `b f 3 H W`, of 255."""
     start, end = ground.tones[:, None, :, :, None, None].unbind(2)
     way, offset = end - start, clips - start
     along = (offset * way).sum(2, keepdim=True) / (way**2).sum(2, keepdim=True).clamp(min=1e-6)
-    return offset.sub_(along.clamp_(0, 1) * way).square_().sum(2).sqrt_()
+    return offset.sub_(along.clamp_(0, 1) * way)
 
 
-def different(distance: Tensor) -> tuple[Tensor, Tensor]:
-    """What is not background: a mask `b f H W`, cracks of a pixel closed, and the threshold `b` that made it.
+def different(added: Tensor) -> tuple[Tensor, Tensor]:
+    """What is not background, from `difference`: a mask `b f H W`, cracks of a pixel closed, and its threshold `b`.
 
     A noisy background raises the threshold.
     """
+    distance = added.square().sum(2).sqrt_()
     noise = distance[..., ::4, ::4].flatten(1).median(dim=1).values
     threshold = (2 * noise + 8).clamp(min=DIFFERENT)
     mask = (distance > threshold[:, None, None, None]).flatten(0, 1).float()
@@ -77,6 +79,22 @@ class Regions(NamedTuple):
     picture: Tensor  # r
     area: Tensor  # r, pixels
     centre: Tensor  # r 2, x and y of the mean pixel centre
+
+
+def own_colours(clips: Tensor, found: Regions) -> Tensor:
+    """The colour `r 3` that each region is most of, of 255: a mean of its pixels, weighted by their nearness to the
+    object colour with most votes. Contours and halos, which are near to none, have no say.
+    """
+    picture, row, column = found.labels.nonzero().unbind(1)
+    region = found.labels[picture, row, column] - 1
+    pixels = clips.flatten(0, 1)[picture, :, row, column]
+    known = torch.tensor(list(world.COLOURS.values()), dtype=torch.float32, device=clips.device)
+    votes = (-((torch.cdist(pixels, known) / VOTE) ** 2)).exp()
+    count = torch.full((len(found.area), len(known)), 1e-9, device=clips.device).index_add_(0, region, votes)
+    winner = count.argmax(1)
+    weight = votes.gather(1, winner[region, None])
+    total = torch.zeros(len(found.area), 3, device=clips.device).index_add_(0, region, pixels * weight)
+    return total / count.gather(1, winner[:, None])
 
 
 def regions(mask: Tensor) -> Regions:

@@ -7,7 +7,8 @@ import itertools
 import torch
 from torch import Tensor
 
-REACH = 20.0  # pixels that an object may jump between two frames
+REACH = 120.0  # pixels that an object may go in a whole clip, twice the world's most; but
+LEAST_REACH = 16.0  # between two frames
 MOST = 4  # objects that are told apart
 
 
@@ -31,10 +32,11 @@ def tracks(frames: list[Tensor], areas: list[Tensor]) -> list[list[int | None]]:
     found: list[list[int | None]] = [[None] * len(frames) for _ in range(number)]
     for track, region in zip(found, order, strict=True):
         track[start] = region
+    reach = max(LEAST_REACH, REACH / len(frames))
     for sequence in (range(start + 1, len(frames)), range(start - 1, -1, -1)):
         last = frames[start][order]
         for at in sequence:
-            chosen = _nearest(last, frames[at])
+            chosen = _nearest(last, frames[at], reach)
             for index, region in enumerate(chosen):
                 found[index][at] = region
                 if region is not None:
@@ -42,11 +44,11 @@ def tracks(frames: list[Tensor], areas: list[Tensor]) -> list[list[int | None]]:
     return found
 
 
-def _nearest(last: Tensor, centres: Tensor) -> list[int | None]:
+def _nearest(last: Tensor, centres: Tensor, reach: float) -> list[int | None]:
     """A region for each object, so that the way of all together is shortest."""
     if not len(centres):
         return [None] * len(last)
-    way = torch.cat([torch.cdist(last, centres), torch.full((len(last), len(last)), REACH)], dim=1).tolist()
+    way = torch.cat([torch.cdist(last, centres), torch.full((len(last), len(last)), reach)], dim=1).tolist()
     missing = len(centres)
     near = [sorted(range(missing + len(last)), key=row.__getitem__)[: len(last) + 1] for row in way]
     options = (pick for pick in itertools.product(*near) if len(set(pick)) == len(pick))
