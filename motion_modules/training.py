@@ -106,8 +106,9 @@ class Motion:
         for draw in draws:
             generator = draw.generator("frames")
             stride = next((stride for until, stride in s.phases if draw.progress < until), 1)
-            every: Every | None = Every(int(torch.randint(stride, (), generator=generator)), stride)
-            data = strided(self.data, every)
+            taken = Every(int(torch.randint(stride, (), generator=generator)), stride)
+            every: Every | None = taken
+            data = strided(self.data, taken)
             if s.image != "frozen" and float(torch.rand((), generator=generator)) < s.still_share:
                 every, data = None, self.stills
             size = s.frames_a_batch // data.latents.shape[1]
