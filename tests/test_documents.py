@@ -68,3 +68,19 @@ def test_no_script_is_named_as_a_module_of_python() -> None:
     """Python puts a script's folder before everything else, so `inspect.py` there would break torch's imports."""
     names = {path.stem for path in (ROOT / "scripts").glob("*.py")}
     assert not names & set(sys.stdlib_module_names)
+
+
+def python_blocks() -> list[tuple[str, str]]:
+    """The Python blocks of all documents, with where they stand."""
+    found = []
+    for document in DOCUMENTS:
+        blocks = re.findall(r"```python\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL)
+        found += [(f"{document.relative_to(ROOT).as_posix()}-{i}", block) for i, block in enumerate(blocks)]
+    return found
+
+
+@pytest.mark.parametrize("block", [block for _, block in python_blocks()], ids=[name for name, _ in python_blocks()])
+def test_python_blocks_run_as_they_stand(block: str, tmp_path: Path) -> None:
+    """One document's program after the other, each in a folder of its own."""
+    done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
