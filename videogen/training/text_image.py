@@ -18,6 +18,7 @@ import videogen.foreign
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -51,7 +52,7 @@ class Settings(Strict):
     patch: int = 16
     stills: int = 64  # in a batch
     clips: int = 64
-    captions: int = 128  # more captions in a batch, without pictures, for recall alone
+    captions: int = Field(128, gt=0)  # more captions in a batch, without pictures, for recall alone
     frames: tuple[int, ...] = (0, 7, 15)  # of a clip that are looked at
     start: Path | None = None  # a checkpoint of an earlier run whose averaged weights are the beginning
     judged: int = 256
