@@ -100,11 +100,11 @@ class Loop:
     def run(self, resume: str | None = None) -> Path:
         """Train until the budget is spent or a signal comes; return the last checkpoint. Exports at the end of the budget."""
         out = self.config.out
-        out.mkdir(parents=True, exist_ok=True)
         if resume:
             self._restore(checkpoints.find(out, resume))
         elif checkpoints.complete(out):
             raise InputError(f"{out} holds an earlier run; go on with --resume latest, or give another out=FOLDER")
+        out.mkdir(parents=True, exist_ok=True)
         with self._signals(), (out / "log.jsonl" if self._main else Path(os.devnull)).open("a") as log:
             for batch in self.recipe.batches(self._draws()):
                 self._advance(batch, log)
