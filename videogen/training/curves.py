@@ -35,8 +35,9 @@ def series(lines: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[float], l
     return found
 
 
-def smoothed(values: Sequence[float], share: float = 0.1) -> list[float]:
-    """A running mean that forgets: each value counts by `share`."""
+def smoothed(values: Sequence[float]) -> list[float]:
+    """A running mean that forgets: each value counts for a tenth, or more where there are few."""
+    share = min(0.5, max(0.1, 5 / len(values))) if values else 1.0
     out: list[float] = []
     for value in values:
         out.append(value if not out else (1 - share) * out[-1] + share * value)
@@ -63,7 +64,8 @@ def draw(folders: Sequence[Path], picture: Path) -> None:
         right.set(title=f"{folder.name}, held out", xlabel="minutes")
         for panel in (left, right):
             panel.grid(alpha=0.3)
-            panel.legend(fontsize=7)
+            if panel.lines:
+                panel.legend(fontsize=7)
     with replacing(picture) as beside:
         figure.savefig(beside, dpi=70)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from videogen.conditioning import Conditioning, Dial
 from videogen.denoiser import Denoiser
+from videogen.models.folder import load_unet
 from videogen.models.text import TextSide, load_text_side
 from videogen.models.unet import UNet, UNetConfig
 from videogen.path import Path as NoisePath
@@ -47,6 +48,7 @@ class Settings(Strict):
 
     model: Path = Path("videogen/shapes/miniature")  # holds vae/, tokenizer/ and text_encoder/
     store: Path = Path("runs/latents")
+    start: Path | None = None  # the folder of a UNet of these sizes to go on from
     channels: tuple[int, ...] = (64, 128, 160)
     depths: tuple[int, ...] = (1, 1, 0)
     groups: int = 16
@@ -79,7 +81,7 @@ class Image:
         self.settings = settings
 
     def prepare(self, device: torch.device) -> Mapping[str, Sequence[nn.Parameter]]:
-        """A fresh UNet; all of it trains."""
+        """A fresh UNet, or the one at `start`; all of it trains."""
         s = self.settings
         levels = len(s.channels)
         config = UNetConfig(
@@ -92,6 +94,8 @@ class Image:
             sample_size=16,
         )
         self.root = UNet(config).to(device)
+        if s.start:
+            self.root.load_state_dict(load_unet(s.start, torch.float32).state_dict())
         self.root.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.setting = Setting(s.model, device)
         self.data = self.setting.latents(Order(s.stills), s.store)

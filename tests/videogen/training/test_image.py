@@ -48,6 +48,14 @@ def test_batches_are_shared_out_and_object_cells_weigh_up_to_the_setting(recipe:
     assert 2 < whole.weights.max() <= 3
 
 
+def test_a_run_can_go_on_from_an_exported_unet(recipe: Image, tmp_path: Path) -> None:
+    recipe.export(tmp_path)
+    again = Image(recipe.settings.model_copy(update={"start": tmp_path / "unet"}))
+    again.prepare(torch.device("cpu"))
+    before, after = recipe.root.state_dict(), again.root.state_dict()
+    assert all(torch.equal(before[name].half().float(), after[name]) for name in before)
+
+
 def test_the_weight_of_objects_fades_to_one() -> None:
     assert [faded(3.0, (0.4, 0.8), progress) for progress in (0.0, 0.4, 0.8, 1.0)] == [3.0, 3.0, 1.0, 1.0]
     assert faded(3.0, (0.4, 0.8), 0.6) == pytest.approx(2.0)
