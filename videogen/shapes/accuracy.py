@@ -11,15 +11,16 @@ share that is unknown, which counts as wrong.
 from __future__ import annotations
 
 import argparse
-import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from videogen.metrics.shares import wilson
 from videogen.shapes.agreement import agrees
 from videogen.shapes.measure import BATCH, Measurement, measure
 from videogen.shapes.render import render
@@ -55,16 +56,6 @@ class Row:
         return f"{self.attribute:<11} {self.asked:>6} {share:>8.4f}  [{low:.4f}, {high:.4f}] {unknown:>8.4f}"
 
 
-def wilson(right: int, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """The interval of Wilson (1927) for a share, of 95 % unless z says otherwise; (0, 1) where nothing was counted."""
-    if not count:
-        return 0.0, 1.0
-    share, spread = right / count, z**2 / count
-    middle = share + spread / 2
-    reach = math.sqrt(share * (1 - share) * spread + spread**2 / 4)
-    return (middle - reach) / (1 + spread), (middle + reach) / (1 + spread)
-
-
 def blurred(frames: Tensor, generator: Generator) -> Tensor:
     """Stands in for a VAE: blur of 1 pixel, noise of 0.02, a shift of each clip's colours by up to 0.02; `b f 3 H W`."""
     line = (-(torch.arange(-3, 4) ** 2) / 2).exp()
@@ -76,14 +67,14 @@ def blurred(frames: Tensor, generator: Generator) -> Tensor:
 
 def round_trip(folder: str) -> Callable[[Tensor, Generator], Tensor]:
     """Encoding and decoding by the AutoencoderKL in a folder of diffusers' layout, at the mode of the latents."""
-    from diffusers import AutoencoderKL
+    from videogen.models.autoencoder import decode, encode
+    from videogen.models.folder import load_vae
 
-    vae = AutoencoderKL.from_pretrained(folder).eval()
+    vae = load_vae(Path(folder), torch.float32)
 
     @torch.no_grad()
     def apply(frames: Tensor, generator: Generator) -> Tensor:
-        decoded = vae.decode(vae.encode(frames.flatten(0, 1) * 2 - 1).latent_dist.mode()).sample
-        return ((decoded + 1) / 2).clamp(0, 1).view(frames.shape)
+        return ((decode(vae, encode(vae, frames * 2 - 1)) + 1) / 2).clamp(0, 1)
 
     return apply
 

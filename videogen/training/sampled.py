@@ -6,12 +6,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from videogen.conditioning import Conditioning, stack
 from videogen.denoiser import Denoiser
 from videogen.guidance import cfg
 from videogen.models.autoencoder import decode
+from videogen.models.folder import load_vae
 from videogen.path import Path as NoisePath
 from videogen.sampling import ddim
 from videogen.shapes import agrees, measure, parse
@@ -37,7 +39,5 @@ def shares(frames: Tensor, captions: Sequence[str]) -> dict[str, float]:
 
 def pixels(vae_folder: Path, latents: Tensor) -> Tensor:
     """Latents `b f c h w` -> clips in [0, 1], on the processor."""
-    from diffusers import AutoencoderKL
-
-    vae = AutoencoderKL.from_pretrained(vae_folder).to(latents.device)
+    vae = load_vae(vae_folder, torch.float32).to(latents.device)
     return ((decode(vae, latents) + 1) / 2).clamp(0, 1)
