@@ -52,6 +52,10 @@ class GroupNorm(nn.GroupNorm):
         self.scope: Scope = scope
 
     def forward(self, h: Tensor, p: Pass) -> Tensor:  # type: ignore[override]  # it must know which frames are a clip
+        if torch.is_grad_enabled() and self.weight.requires_grad and not h.requires_grad:
+            # The first norm behind frozen layers: PyTorch's channels-last kernel crashes on the processor where the weights
+            # want a gradient and the input does not (seen in 2.13, on small pictures).
+            h = h.detach().requires_grad_()
         if self.scope == "frame" or p.f == 1:
             return F.group_norm(h, self.num_groups, self.weight, self.bias, self.eps)
         if p.groups is not None:

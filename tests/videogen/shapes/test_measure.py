@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from videogen.errors import InputError
+from videogen.metrics.shapes_accuracy import blurred, table
 from videogen.shapes import agrees, measure, parse, render, sample, world
-from videogen.shapes.accuracy import blurred, table, wilson
 from videogen.shapes.regions import SPECK, regions
 from videogen.shapes.wanted import truths
 
@@ -162,14 +162,6 @@ def test_regions_are_those_of_a_flood_fill():
             assert (found.picture[number], found.area[number]) == (picture, len(region))
             centre = torch.stack([columns.float().mean(), rows.float().mean()]) + 0.5
             assert torch.allclose(found.centre[number], centre, atol=1e-3)
-
-
-def test_wilsons_interval_solves_its_equation():
-    """The ends are the shares p with |right/n - p| = z sqrt(p (1 - p) / n)."""
-    for right, count in ((0, 10), (3, 10), (95, 100), (512, 512)):
-        for end in wilson(right, count):
-            assert abs(right / count - end) == pytest.approx(1.959964 * (end * (1 - end) / count) ** 0.5, abs=1e-6)
-    assert wilson(0, 0) == (0, 1)
 
 
 def test_what_is_no_batch_of_clips_is_an_input_error():

@@ -1,8 +1,8 @@
 """How often measuring is right, on pictures whose truth is known.
 
-    python -m videogen.shapes.accuracy --count 2000
-    python -m videogen.shapes.accuracy --count 2000 --after blur
-    python -m videogen.shapes.accuracy --count 500 --after FOLDER_OF_A_VAE
+    python -m videogen.metrics.shapes_accuracy --count 2000
+    python -m videogen.metrics.shapes_accuracy --count 2000 --after blur
+    python -m videogen.metrics.shapes_accuracy --count 500 --after FOLDER_OF_A_VAE
 
 prints a table: each attribute, in how many clips it could be asked, the share that is right with its 95 % interval (Wilson), and the
 share that is unknown, which counts as wrong.
@@ -108,7 +108,7 @@ def _unknown(measurement: Measurement) -> list[str]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(
-        prog="python -m videogen.shapes.accuracy", description="how often measuring is right"
+        prog="python -m videogen.metrics.shapes_accuracy", description="how often measuring is right"
     )
     parser.add_argument("--count", type=int, default=2000, help="clips to draw")
     parser.add_argument("--seed", type=int, default=0)
