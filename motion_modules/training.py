@@ -27,6 +27,10 @@ from videogen.training.latents import Latents, Order
 from videogen.training.recipe import JUDGE_SEED, Draw, Thunk
 
 
+# Where it is judged whether the words are heard: below, the noisy clip itself shows the direction.
+NOISES = (900, 960, 999)
+
+
 class Every(NamedTuple):
     """The frames `first`, `first + stride`, ... of a clip."""
 
@@ -130,24 +134,28 @@ class Motion:
     def judge(self) -> dict[str, float]:
         """Held-out figures, and what clips made from captions of one object show.
 
-        `error` at t = 900, and `hears`: how much larger it gets, as a share, when the captions tell the opposite direction.
+        `error_T` at t = T, and `hears_T`: how much larger it gets, as a share, when the captions tell the opposite direction.
         """
         every = Every(0, 2)
         scenes, latents = moving(strided(self.held_out, every))
+        told, opposite = plain(scenes), plain(turned(scenes))
+        figures = {}
         with positions_of(self.root, every):
-            told, opposite = self._error(scenes, latents), self._error(turned(scenes), latents)
+            for time in NOISES:
+                figures[f"error_{time}"] = right = self._error(told, latents, time)
+                figures[f"hears_{time}"] = self._error(opposite, latents, time) / right - 1
             made = self.setting.made(self.root, self.settings.made, frames=latents.latents.shape[1])
-        return {"error": told, "hears": opposite / told - 1} | made
+        return figures | made
 
-    def _error(self, scenes: Scenes, latents: Latents) -> float:
-        generator, total = Draw(JUDGE_SEED, 900).generator("clips"), 0.0
+    def _error(self, captions: list[str], latents: Latents, time: int) -> float:
+        generator, total = Draw(JUDGE_SEED, time).generator("clips"), 0.0
         count = len(latents.latents)
         for start in range(0, count, 4):
             part = slice(start, start + 4)
             x0 = latents.latents[part].float().to(self.setting.device)
             noise = torch.randn(x0.shape, generator=generator).to(x0.device)
             weights = (latents.objects[part].float() / 255)[:, :, None].to(x0.device)
-            batch = Batch(x0, weights, plain(scenes[part]), torch.full((len(x0),), 900), noise)
+            batch = Batch(x0, weights, captions[part], torch.full((len(x0),), time), noise)
             total += float(self.setting.error(self.root, batch)) * len(x0)
         return total / count
 

@@ -15,6 +15,9 @@ from videogen.control import Pass, Site
 # CUDA's fused kernels put batch and heads on grid axes of 65,535 blocks.
 MOST_HEADS = 32768
 
+# Maps up to this size are held for the backward pass on processors, see `_written_out`.
+SMALL_MAP = 512 * 512
+
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) v for q `b f heads n d` and k, v `b g heads m d`, g = f or 1 -> `b f n heads d`.
@@ -23,11 +26,27 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     b, f, heads, n, d = q.shape
     if k.shape[1] == f:
-        out = F.scaled_dot_product_attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1))
+        out = _product(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1))
         return out.transpose(1, 2).unflatten(0, (b, f))
     sequence = q.transpose(2, 3).reshape(b, f * n, heads, d).transpose(1, 2)
-    out = F.scaled_dot_product_attention(sequence, k[:, 0], v[:, 0])
+    out = _product(sequence, k[:, 0], v[:, 0])
     return out.transpose(1, 2).unflatten(1, (f, n))
+
+
+def _product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v over the last two axes, by the fused kernel or written out."""
+    if not _written_out(q, k):
+        return F.scaled_dot_product_attention(q, k, v, mask)
+    scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return torch.matmul(scores.softmax(-1).to(v.dtype), v)
+
+
+def _written_out(q: Tensor, k: Tensor) -> bool:
+    """Training in bfloat16 on a processor: the fused kernel's backward pass takes three to eight times the time of the plain product."""
+    trains = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad)
+    return trains and q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[-2] * k.shape[-2] <= SMALL_MAP
 
 
 def attend_controlled(q: Tensor, k: Tensor, v: Tensor, site: Site, p: Pass, mask: Tensor | None = None) -> Tensor:
@@ -72,7 +91,7 @@ def temporal(q: Tensor, k: Tensor, v: Tensor, heads: int, site: Site, p: Pass) -
             x.unflatten(0, (p.b, p.f)).reshape(p.b, p.f, -1, x.shape[-1] // heads).transpose(1, 2) for x in (q, k, v)
         )
         parts = [
-            F.scaled_dot_product_attention(*chunk, attn_mask=allowed)
+            _product(*chunk, allowed)
             for chunk in zip(q.split(MOST_HEADS, 1), k.split(MOST_HEADS, 1), v.split(MOST_HEADS, 1), strict=True)
         ]
         out = parts[0] if len(parts) == 1 else torch.cat(parts, 1)

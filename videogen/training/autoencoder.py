@@ -1,7 +1,7 @@
 """The recipe of the miniature's VAE: diffusers' AutoencoderKL on rendered frames (Kingma and Welling 2014; Rombach et al. 2022, section 3.1).
 
 Objects fill a few per cent of a frame, so a plain loss learns backgrounds. Two things help: at first the crops lie near an object, and half of
-the loss is the mean over object pixels alone. Two groups in GroupNorm, because normalising two channels by themselves hides absolute colour.
+the loss is the mean over objects and the pixels close to them, where a blurred edge shows. Two groups in GroupNorm, because normalising two channels by themselves hides absolute colour.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import videogen.foreign
 
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from videogen.models.folder import load_vae
 from videogen.shapes import render, sample
 from videogen.shapes.geometry import poses
 from videogen.shapes.world import COLOURS, FRAMES, SIZE, Scenes
@@ -26,6 +28,7 @@ from videogen.training.recipe import JUDGE_SEED, Draw, Thunk
 class Settings(Strict):
     """What the autoencoder is and sees."""
 
+    start: Path | None = None  # the folder of a VAE of these sizes to go on from
     widths: tuple[int, ...] = (16, 32, 64, 64)
     groups: int = 2
     latent_channels: int = 4
@@ -33,6 +36,7 @@ class Settings(Strict):
     crop: int = 64  # pixels, of the first phase
     whole_from: float = 0.6  # share of the budget after which whole frames come
     kl: float = 5e-4  # weight of the divergence, averaged over elements
+    rim: int = 4  # pixels around an object that count as it
     judged_frames: int = 64
 
 
@@ -53,7 +57,7 @@ class Autoencoder:
         self.settings = settings
 
     def prepare(self, device: torch.device) -> Mapping[str, Sequence[nn.Parameter]]:
-        """A fresh VAE; everything trains."""
+        """A fresh VAE, or the one at `start`; everything trains."""
         s = self.settings
         levels = len(s.widths)
         self.device = device
@@ -68,6 +72,8 @@ class Autoencoder:
             sample_size=SIZE,
             scaling_factor=1.0,
         ).to(device, memory_format=torch.channels_last)
+        if s.start:
+            self.root.load_state_dict(load_vae(s.start, torch.float32).state_dict())
         return {"vae": list(self.root.parameters())}
 
     def batches(self, draws: Iterator[Draw]) -> Iterator[Batch]:
@@ -88,14 +94,16 @@ class Autoencoder:
             yield Batch(pixels, objects, noise[share].to(self.device))
 
     def losses(self, batch: Batch) -> Iterator[tuple[str, Thunk]]:
-        """|d| + d^2, half of it over all pixels and half over object pixels, plus the weighted divergence."""
+        """|d| + d^2, half of it over all pixels and half over those near objects, plus the weighted divergence."""
+        rim = self.settings.rim
+        near = F.max_pool2d(batch.objects, 2 * rim + 1, stride=1, padding=rim)
 
         def thunk() -> dict[str, Tensor]:
             posterior = self.root.encode(batch.pixels).latent_dist
             decoded = self.root.decode(posterior.mean + posterior.std * batch.noise).sample
             difference = decoded.float() - batch.pixels
             error = difference.abs() + difference.square()
-            mask = batch.objects.expand_as(error)
+            mask = near.expand_as(error)
             everywhere, objects = error.mean(), (error * mask).sum() / mask.sum().clamp(min=1)
             mean, logvar = posterior.mean.float(), posterior.logvar.float()
             divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
