@@ -130,8 +130,9 @@ class OnRows(Control):
         changed = changed if isinstance(changed, tuple) else (changed,)
         index = torch.tensor(items, device=values[0].device)
         # What the control handed back untouched is not copied; a copy keeps the layout in memory, which a bare index_copy does not.
+        # Keys that its rows share among the frames are repeated, since the other rows have a set for each.
         return tuple(
-            v if after is before else v.clone().index_copy_(0, index, after.to(v.dtype))
+            v if after is before else v.clone().index_copy_(0, index, after.expand_as(before).to(v.dtype))
             for v, before, after in zip(values, chosen, changed, strict=True)
         )
 

@@ -1,0 +1,109 @@
+"""Whose keys and values a frame reads in self-attention: an index table f -> (f, m) over the frames of a call, as a parameter-free control.
+
+    FIRST           the first frame                  Text2Video-Zero (Khachatryan et al. 2023, eq. 8)
+    SPARSE_CAUSAL   the first and the previous       Tune-A-Video (Wu et al. 2023, eq. 5)
+    MIDDLE          the middle frame                 FateZero's zero-shot settings (Qi et al. 2023)
+    ALL             every frame                      dense attention over space and time
+
+Any other list will do: `FrameChoice((-1, "first"))`, a window `FrameChoice((-1, 0, 1))`. Queries, weights and state dicts are the image model's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from videogen.control import Control, Pass, Site
+from videogen.errors import InputError
+
+Entry = int | Literal["first", "last", "middle", "all"]
+
+
+def everywhere(site: Site) -> bool:
+    """Every site."""
+    return True
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameChoice(Control):
+    """At self-attention sites, frame i reads the frames that `entries` name, their tokens joined along m in that order.
+
+    entries  whole numbers count from the frame itself and are held at the ends of the call (-1 is the previous, 0 the frame itself);
+             `first` and `last` are the lowest and highest frame id of the call, `middle` is place (f - 1) // 2, `all` every frame.
+             None at all leaves plain attention inside each frame
+    sites    which self-attention sites; also those of plugs (ControlNet), unless it says otherwise
+
+    Where all frames read the same ones, keys and values are shared by the clip (g = 1) and not repeated. Frames of another group are never
+    read. A row that holds one frame only, however often, is plain attention over that frame; so a clip of one frame is the image model.
+    """
+
+    entries: tuple[Entry, ...]
+    sites: Callable[[Site], bool] = everywhere
+
+    def __post_init__(self) -> None:
+        for entry in self.entries:
+            if isinstance(entry, bool) or not (isinstance(entry, int) or entry in ("first", "last", "middle", "all")):
+                raise InputError(f"a frame choice of {entry!r}: give whole numbers, first, last, middle or all")
+
+    def qkv(self, site: Site, q: Tensor, k: Tensor, v: Tensor, p: Pass) -> tuple[Tensor, Tensor, Tensor]:
+        """q `b f heads n d`; k, v `b f heads n d` -> `b g heads (m n) d` with g = f, or 1 where the clip shares them."""
+        if site.kind != "self" or p.f == 1 or not self.entries or not self.sites(site):
+            return q, k, v
+        if p.groups is None:
+            table = self.table(p.frames)
+            return q, read(k, table), read(v, table)
+        tables = [self.grouped(p.frames, groups) for groups in p.groups.tolist()]
+        chosen = (torch.cat([read(x[i : i + 1], table, False) for i, table in enumerate(tables)]) for x in (k, v))
+        return (q, *chosen)  # type: ignore[return-value]  # two of them
+
+    def table(self, frames: Sequence[int]) -> list[list[int]]:
+        """For every place of a call with these frame ids, the places it reads: f rows of m."""
+        f = len(frames)
+        fixed = {
+            "first": [min(range(f), key=frames.__getitem__)],
+            "last": [max(range(f), key=frames.__getitem__)],
+            "middle": [(f - 1) // 2],
+            "all": list(range(f)),
+        }
+
+        def places(i: int, entry: Entry) -> list[int]:
+            return [min(max(i + entry, 0), f - 1)] if isinstance(entry, int) else fixed[entry]
+
+        return [[place for entry in self.entries for place in places(i, entry)] for i in range(f)]
+
+    def grouped(self, frames: Sequence[int], groups: Sequence[int]) -> list[list[int]]:
+        """The same where each group of frames is a clip of its own. Raises InputError for `all` with groups of different sizes."""
+        rows: dict[int, list[int]] = {}
+        for group in dict.fromkeys(groups):
+            members = [place for place, its in enumerate(groups) if its == group]
+            inner = self.table([frames[place] for place in members])
+            rows |= {place: [members[j] for j in row] for place, row in zip(members, inner, strict=True)}
+        table = [rows[place] for place in range(len(frames))]
+        if len({len(row) for row in table}) > 1:
+            raise InputError(
+                "frames cannot read all of their group where groups have different sizes; choose frames by number"
+            )
+        return table
+
+
+def read(x: Tensor, table: Sequence[Sequence[int]], shared: bool = True) -> Tensor:
+    """Keys or values x `b f heads n d` by a table of f rows of m places -> `b f heads (m n) d`.
+
+    With `shared`, a table of equal rows gives `b 1 heads (m n) d`: a view of x where the places follow each other.
+    """
+    first = list(table[0])
+    if shared and all(list(row) == first for row in table):
+        follow = first == list(range(first[0], first[0] + len(first)))
+        chosen = x[:, first[0] : first[-1] + 1] if follow else x[:, first]
+        return chosen.transpose(1, 2).flatten(2, 3)[:, None]
+    return x[:, torch.tensor(table, device=x.device)].transpose(2, 3).flatten(3, 4)
+
+
+FIRST = FrameChoice(("first",))
+SPARSE_CAUSAL = FrameChoice(("first", -1))
+MIDDLE = FrameChoice(("middle",))
+ALL = FrameChoice(("all",))
