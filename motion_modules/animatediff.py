@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,14 @@ class MotionConfig:
     norm_scope: Scope = "clip"
     resnet_norm_scope: Scope = "frame"
     groups: int = 32
+
+    def __post_init__(self) -> None:
+        counts = (self.layers, self.heads, self.positions, self.groups)
+        if not self.channels or min(counts) < 1 or any(c % self.heads or c % self.groups for c in self.channels):
+            raise InputError(f"motion modules cannot be built so: {self}")
+        for scope in (self.norm_scope, self.resnet_norm_scope):
+            if scope not in get_args(Scope):
+                raise InputError(f"a norm of motion modules is over each {' or '.join(get_args(Scope))}, not {scope!r}")
 
     @classmethod
     def from_diffusers(cls, config: Mapping[str, Any]) -> MotionConfig:

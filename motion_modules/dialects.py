@@ -22,6 +22,7 @@ from videogen.models.layers import Scope
 from videogen.models.weights import motion_keys
 from videogen.models.weights.families import Family, recognise
 from videogen.models.weights.files import check_finite
+from videogen.models.weights.strict import compare, shapes_of
 
 LINEAR = {"beta_schedule": "linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1, "clip_sample": False}
 LCM = {**LINEAR, "_class_name": "LCMScheduler", "original_inference_steps": 100}
@@ -179,17 +180,8 @@ def _add_positions(state: dict[str, Tensor], config: Mapping[str, Any]) -> None:
 
 def _check(state: Mapping[str, Tensor], config: Mapping[str, Any], family: Family) -> None:
     wanted = motion_keys.shapes(config["channels"], config["layers"], config["mid"], config["positions"])
-    missing = [name for name in wanted if name not in state]
-    surplus = [name for name in state if name not in wanted]
-    wrong = [name for name, shape in wanted.items() if name in state and tuple(state[name].shape) != shape]
-    if not (missing or surplus or wrong):
-        return
-    what = (
-        f"lacks {len(missing)} tensors, the first {missing[0]}" if missing
-        else f"has {len(surplus)} tensors too many, the first {surplus[0]}" if surplus
-        else f"has {wrong[0]} of shape {tuple(state[wrong[0]].shape)} where {wanted[wrong[0]]} is needed"
-    )  # fmt: skip
-    raise InputError(f"the motion file {what}; it looks like: {family.title}")
+    if difference := compare(shapes_of(state), wanted):
+        raise InputError(f"the motion file {difference}; it looks like: {family.title}")
 
 
 def _line(family: Family, config: Mapping[str, Any], scheduler: Mapping[str, Any], others: int) -> str:

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import torch
 
 from motion_modules.animatediff import MotionConfig, add_motion, remove_motion
 from motion_modules.dialects import read_motion
-from videogen.models.folder import load_state, read_json
+from videogen.models.folder import describing, read_json
 from videogen.models.unet import UNet
 from videogen.models.weights import files
+from videogen.models.weights.strict import load_state
 from videogen.pipeline import Motion
+
+# Classes whose `config.json` says how the motion modules beside it are built.
+CLASSES = ("MotionAdapter", "UNetMotionModel")
 
 
 def install(unet: UNet, source: Path) -> Motion:
     """Add the modules in `source` (an AnimateDiff file of any dialect, a MotionAdapter folder or file) to a UNet, strictly.
 
-    Raises InputError where the file is of another kind, belongs to another family of UNets, or does not fit; the UNet is then as it was.
+    Raises InputError where the file is of another kind, belongs to another family of UNets, or does not fit, and where
+    the `config.json` beside it is broken, which it then names; the UNet is then as it was.
     """
     config_file = source / "config.json" if source.is_dir() else source.with_name("config.json")
-    adapter = read_json(config_file) if config_file.is_file() else None
-    if adapter is not None and adapter.get("_class_name") not in ("MotionAdapter", "UNetMotionModel"):
-        adapter = None
-    found = read_motion(files.read(source), adapter)
-    config = MotionConfig.from_diffusers(adapter) if adapter is not None else MotionConfig(**found.config)
+    adapter = read_json(config_file) if config_file.is_file() else {}
+    told = adapter.get("_class_name") in CLASSES
+    state = files.read(source)
+    with describing(config_file) if told else contextlib.nullcontext():
+        given = MotionConfig.from_diffusers(adapter) if told else None
+    found = read_motion(state, adapter if told else None)
+    config = given or MotionConfig(**found.config)
     like = unet.conv_in.weight
     with torch.device("meta"):
         add_motion(unet, config)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from videogen import recipe as recipes
 from videogen.clip import Clip, frame_rate
-from videogen.errors import InputError
+from videogen.errors import InputError, reason
 from videogen.free_init import FreeInit
 from videogen.models import folder
 from videogen.pipeline import Pipeline, miniature
@@ -78,7 +78,7 @@ class Request:
         try:
             torch.zeros(1, device=self.device).cpu()
         except (RuntimeError, AssertionError) as problem:
-            raise InputError(f"the device {self.device!r} cannot be used: {str(problem).splitlines()[0]}") from problem
+            raise InputError(f"the device {self.device!r} cannot be used: {reason(problem)}") from problem
 
 
 def load(request: Request) -> Pipeline:

@@ -153,12 +153,10 @@ def test_missing_surplus_misshapen_and_nan_name_the_first(manifests):
     state = written(manifests["animatediff_mm_v3_sd15"])
     key = "up_blocks.0.motion_modules.1.temporal_transformer.proj_in.weight"
     cases = {
-        "lacks 1 tensors, the first up_blocks.0.motion_modules.1.proj_in.weight": {
-            k: v for k, v in state.items() if k != key
-        },
-        "has 1 tensors too many, the first up_blocks.0.motion_modules.1.proj_in.scale": state
+        "lacks 'up_blocks.0.motion_modules.1.proj_in.weight' (1 missing)": {k: v for k, v in state.items() if k != key},
+        "has 'up_blocks.0.motion_modules.1.proj_in.scale', which the model does not know (1 surplus)": state
         | {key.replace("weight", "scale"): torch.ones(1)},
-        "has up_blocks.0.motion_modules.1.proj_in.weight of shape": state | {key: torch.ones(3, 3)},
+        "is needed, at 'up_blocks.0.motion_modules.1.proj_in.weight'": state | {key: torch.ones(3, 3)},
         "up_blocks.0.motion_modules.1.proj_in.weight holds NaN": state | {key: torch.full_like(state[key], torch.nan)},
     }
     for message, broken in cases.items():

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from videogen.adapters.lora_dialects import read_lora
 from videogen.adapters.low_rank import Change
-from videogen.errors import InputError
+from videogen.errors import InputError, reason
 from videogen.models.weights import files
 from videogen.models.weights.families import Family, recognise
 
@@ -125,8 +125,9 @@ class Loras:
         try:
             change.to("meta").delta(parameters[found].shape)
         except (ValueError, RuntimeError) as problem:
-            reason = str(problem).splitlines()[0]
-            raise InputError(f"the LoRA does not fit {change.module} of this {part} ({reason}); {looks}") from None
+            raise InputError(
+                f"the LoRA does not fit {change.module} of this {part} ({reason(problem)}); {looks}"
+            ) from None
         return part, found
 
     @torch.no_grad()

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from videogen.errors import InputError
+from videogen.errors import InputError, reason
 from videogen.models.text import TextEncoder, TextSide, load_text_side, save_text_side
 from videogen.models.unet import UNet, UNetConfig
 from videogen.models.weights import files
+from videogen.models.weights.strict import load_state
 from videogen.path import Path as NoisePath
 from videogen.prediction import kind_from_config
 
@@ -63,9 +64,8 @@ def find(source: str | Path, *, revision: str | None = None, local_files_only: b
             snapshot_download(text, revision=revision, local_files_only=local_files_only, allow_patterns=HUB_PATTERNS)
         )
     except Exception as problem:
-        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
         raise InputError(
-            f"{text} is neither a folder here nor a model in the cache, and it cannot be downloaded ({reason})"
+            f"{text} is neither a folder here nor a model in the cache, and it cannot be downloaded ({reason(problem)})"
         ) from problem
 
 
@@ -80,26 +80,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path} does not hold a JSON object")
     return content
-
-
-def load_state(module: torch.nn.Module, state: Mapping[str, Tensor], source: str | Path, part: str = "") -> None:
-    """Fill a module made on the meta device (or the part of it whose names contain `part`), strictly.
-
-    Raises InputError naming the first missing, surplus, misshapen or non-finite tensor.
-    """
-    wanted = {name: value for name, value in module.state_dict().items() if part in name}
-    missing = [name for name in wanted if name not in state]
-    surplus = [name for name in state if name not in wanted]
-    shapes = [name for name in wanted if name in state and wanted[name].shape != state[name].shape]
-    if missing or surplus or shapes:
-        first = (
-            f"lacks {missing[0]!r} ({len(missing)} missing)" if missing
-            else f"has {tuple(state[shapes[0]].shape)} where {tuple(wanted[shapes[0]].shape)} is needed, at {shapes[0]!r}" if shapes
-            else f"has {surplus[0]!r}, which the model does not know ({len(surplus)} surplus)"
-        )  # fmt: skip
-        raise InputError(f"{source} does not fit its config: it {first}; `videogen inspect` says what the file is")
-    files.check_finite(state, source)
-    module.load_state_dict(state, strict=not part, assign=True)
 
 
 def load_unet(folder: Path, dtype: torch.dtype, variant: str | None = None) -> UNet:
@@ -190,8 +170,8 @@ def describing(file: Path) -> Iterator[None]:
     except InputError as problem:
         raise InputError(f"{file}: {problem}") from problem
     except Exception as problem:  # the file is foreign, and so may be the class: nothing tells what it raises
-        reason = (str(problem).splitlines() or [""])[0]
-        raise InputError(f"{file} cannot be used ({type(problem).__name__}: {reason}); get the file again") from problem
+        said = f"{type(problem).__name__}: {reason(problem)}"
+        raise InputError(f"{file} cannot be used ({said}); get the file again") from problem
 
 
 # Attention in VAEs that were saved by early versions of diffusers, as in Stable Diffusion 1.5's own folder.

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from videogen.errors import InputError
 from videogen.models.presets import PRESETS, SD_VAE, Preset
@@ -21,8 +20,7 @@ from videogen.models.unet import UNet, UNetConfig
 from videogen.models.weights import motion_keys
 from videogen.models.weights.families import Family
 from videogen.models.weights.single_file import TEXT, spelt_with_prefix, split
-
-Shapes = Mapping[str, Sequence[int]]
+from videogen.models.weights.strict import Shapes, compare, shapes_of
 
 BY_WIDTH = {768: "sd15", 1024: "sd21", 2048: "sdxl"}
 SINGLE = {"sd1_single": "sd15", "sd2_single": "sd21", "sdxl_single": "sdxl"}
@@ -87,7 +85,7 @@ def _text_encoder(shapes: Shapes, name: str, part: str, config: Mapping[str, Any
     if "text_projection.weight" not in found:
         wanted.pop("text_projection.weight")
     found.pop("logit_scale", None)
-    return _compare({key: tuple(tensor.shape) for key, tensor in found.items()}, wanted)
+    return _compare(shapes_of(found), wanted)
 
 
 def _width(shapes: Shapes, ending: str) -> int:
@@ -95,15 +93,8 @@ def _width(shapes: Shapes, ending: str) -> int:
 
 
 def _compare(found: Shapes, wanted: Shapes) -> Verdict:
-    return Verdict(
-        tuple(key for key in wanted if key not in found),
-        tuple(key for key in found if key not in wanted),
-        tuple(key for key in wanted if key in found and tuple(found[key]) != tuple(wanted[key])),
-    )
-
-
-def _shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
+    difference = compare(found, wanted)
+    return Verdict(difference.missing, difference.surplus, tuple(key for key, _, _ in difference.misshapen))
 
 
 def _unet(family: Family, config: Mapping[str, Any] | None) -> dict[str, tuple[int, ...]]:
@@ -113,7 +104,7 @@ def _unet(family: Family, config: Mapping[str, Any] | None) -> dict[str, tuple[i
     else:
         known = PRESETS[BY_WIDTH.get(int(family.facts["text width"]), "sd15")].unet
     with torch.device("meta"):
-        return _shapes_of(UNet(replace(known, in_channels=channels)))
+        return shapes_of(UNet(replace(known, in_channels=channels)).state_dict())
 
 
 def _vae(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -122,7 +113,7 @@ def _vae(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     from diffusers import AutoencoderKL
 
     with torch.device("meta"):
-        return _shapes_of(AutoencoderKL.from_config(dict(config)))
+        return shapes_of(AutoencoderKL.from_config(dict(config)).state_dict())
 
 
 def _text(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -132,7 +123,7 @@ def _text(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
     with torch.device("meta"):
         model = CLIPTextModelWithProjection(CLIPTextConfig(**{k: v for k, v in config.items() if k != "model_type"}))
-    return _shapes_of(model)
+    return shapes_of(model.state_dict())
 
 
 def _today(shapes: Shapes) -> dict[str, Sequence[int]]:
@@ -157,7 +148,7 @@ def _single(shapes: Shapes, family: Family) -> Verdict | None:
     wanted |= {part: _text(preset.text[part]) for part in TEXT[family.name]}
     verdicts = []
     for part, keys in wanted.items():
-        found = {key: tuple(tensor.shape) for key, tensor in parts[part].items()}
+        found = shapes_of(parts[part])
         if "text_projection.weight" not in found:
             keys.pop("text_projection.weight", None)
         one = _compare(found, keys)

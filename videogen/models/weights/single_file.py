@@ -23,6 +23,7 @@ from videogen.errors import InputError
 from videogen.models.presets import PRESETS, Preset
 from videogen.models.weights import files
 from videogen.models.weights.families import Family, recognise
+from videogen.models.weights.strict import load_state
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -151,7 +152,7 @@ def load_single_file(
     from diffusers import AutoencoderKL
     from transformers import CLIPTextConfig
 
-    from videogen.models.folder import Parts, load_state
+    from videogen.models.folder import Parts
     from videogen.models.text import TextEncoder, TextSide, text_model
     from videogen.models.unet import UNet
 
