@@ -6,6 +6,7 @@ Colours are BT.709 and say so.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import warnings
@@ -19,7 +20,7 @@ import numpy as np
 from av.video.reformatter import Colorspace, Interpolation
 
 from videogen.clip import Audio
-from videogen.errors import InputError
+from videogen.errors import InputError, reason
 from videogen.sound import Sound
 
 # The number of encoder threads is fixed: x264's result depends on it, and a clip shall come out the same on every machine.
@@ -91,13 +92,29 @@ def read_movie(path: Path, start: int, count: int | None, fps: Fraction | None) 
     and a file whose frame times vary is told by a warning. Raises InputError for what is no video, has no picture, no
     frames, or breaks off.
     """
+    with _opened(path) as container:
+        if not container.streams.video:
+            raise InputError(f"{path} has no video in it")
+        return _read(container, path, start, count, fps)
+
+
+def read_note(path: Path) -> str | None:
+    """The comment in a container's metadata. Raises InputError for what is no video."""
+    with _opened(path) as container:
+        return _note(container)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise InputError(f"{path} has no video in it")
-            return _read(container, path, start, count, fps)
+            yield container
     except av.FFmpegError as problem:
-        raise InputError(f"{path} is no video that can be read ({problem.strerror})") from problem
+        raise InputError(f"{path} is no video that can be read ({reason(problem)})") from problem
+
+
+def _note(container: Any) -> str | None:
+    return {key.lower(): value for key, value in container.metadata.items()}.get("comment")
 
 
 def _read(container: Any, path: Path, start: int, count: int | None, fps: Fraction | None) -> Movie:
@@ -128,11 +145,10 @@ def _read(container: Any, path: Path, start: int, count: int | None, fps: Fracti
         warnings.warn(told, stacklevel=3)
     if fps is None:
         _tell_varying(path, times, nominal)
-    note = {key.lower(): value for key, value in container.metadata.items()}.get("comment")
     return Movie(
         np.stack(frames),
         fps or Fraction(nominal),
-        note,
+        _note(container),
         bool(container.streams.audio),
         firsts[0],
         len(times) if ended else None,

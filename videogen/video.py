@@ -21,7 +21,7 @@ from PIL import Image
 
 from videogen import movie, pictures, recipe
 from videogen.clip import Audio, Clip, frame_rate, from_numpy
-from videogen.errors import InputError
+from videogen.errors import InputError, reason
 from videogen.files import replacing
 from videogen.recipe import Recipe
 
@@ -110,7 +110,7 @@ def write(
             else:
                 movie.write_movie(beside, frames, clip.fps, note, clip.audio)
     except (OSError, av.FFmpegError) as problem:
-        raise InputError(f"{path} could not be written: {problem.strerror or problem}") from problem
+        raise InputError(f"{path} could not be written: {reason(problem)}") from problem
     return [path]
 
 
@@ -141,7 +141,7 @@ def read(
     except InputError:
         raise
     except UNREADABLE as problem:
-        raise InputError(f"{path} is no picture that can be read ({str(problem).splitlines()[0]})") from problem
+        raise InputError(f"{path} is no picture that can be read ({reason(problem)})") from problem
     found = movie.read_movie(path, start, count, rate)
     note = note_from(found.note)
     frames = found.frames
@@ -164,17 +164,14 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     if not series and not path.exists():
         raise InputError(f"{path} does not exist")
     source = series[0] if series else path
-    text: str | None
-    try:
-        if source.suffix.lower() in (*STILLS, *MOVING):
+    if source.suffix.lower() in (*STILLS, *MOVING):
+        try:
             with Image.open(source) as picture:
-                text = pictures.note_of(picture)
-        else:
-            with av.open(str(source)) as container:
-                text = {key.lower(): value for key, value in container.metadata.items()}.get("comment")
-    except (*UNREADABLE, av.FFmpegError) as problem:
-        raise InputError(f"{source} cannot be read ({str(problem).splitlines()[0]})") from problem
-    note = note_from(text)
+                note = note_from(pictures.note_of(picture))
+        except UNREADABLE as problem:
+            raise InputError(f"{source} is no picture that can be read ({reason(problem)})") from problem
+    else:
+        note = note_from(movie.read_note(source))
     if note is None or note.recipe is None:
         raise InputError(
             f"{source} carries no recipe; it was not written by videogen, or another program dropped its metadata"

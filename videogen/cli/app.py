@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from videogen import __version__
+from videogen.cli.warned import tidy_warnings
 from videogen.errors import InputError
 
 Command = Callable[..., None]
@@ -106,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (default: this process's) and return its exit code.
 
     0: done. 1: a fault of the program. 2: a wrong argument, input or file. 130: interrupted. Every code but 0 comes
-    with one line on stderr that begins `error:`.
+    with one line on stderr that begins `error:`; warnings are lines that begin `warning:`.
     """
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     end_of_options = words.index("--") if "--" in words else len(words)
@@ -114,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = [word for i, word in enumerate(words) if word != "--debug" or i > end_of_options]
     try:
         command = typer.main.get_command(app)
-        with command.make_context("videogen", words) as context:
+        with tidy_warnings(), command.make_context("videogen", words) as context:
             command.invoke(context)
         sys.stdout.flush()
     except BaseException as problem:
