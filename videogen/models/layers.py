@@ -70,14 +70,26 @@ class GroupNorm(nn.GroupNorm):
         return out.permute(0, 2, 3, 1).reshape(-1, height, width, c).permute(0, 3, 1, 2)
 
     def _by_group(self, h: Tensor, p: Pass) -> Tensor:
+        """Statistics of every group of frames from those of its frames, without a shape that depends on the groups.
+
+        All frames are of one size, so mean and variance of a group are E m and E[v + (m - E m)^2] over its frames' own m and v.
+        """
         assert p.groups is not None
-        clip = h.unflatten(0, (p.b, p.f))
-        out = torch.empty_like(clip)
-        for i in range(p.b):
-            for group in p.groups[i].unique():
-                chosen = p.groups[i] == group
-                out[i, chosen] = self._over_clip(clip[i, chosen], 1)
-        return out.flatten(0, 1)
+        wide = h.float() if h.dtype in (torch.float16, torch.bfloat16) else h
+        var, mean = torch.var_mean(wide.unflatten(1, (self.num_groups, -1)), (2, 3, 4), correction=0)
+        same = (p.groups[:, :, None] == p.groups[:, None])[..., None]
+        members = same.sum(2)
+
+        def over_group(values: Tensor) -> Tensor:
+            # Selected, not multiplied: a NaN stays in its group.
+            return torch.where(same, values.unflatten(0, (p.b, 1, p.f)), 0).sum(2).div(members).flatten(0, 1)
+
+        shared = over_group(mean)
+        rate = (over_group(var + (mean - shared).square()) + self.eps).rsqrt()
+        per_channel = self.num_channels // self.num_groups
+        scale = rate.repeat_interleave(per_channel, 1) * self.weight
+        shift = self.bias - shared.repeat_interleave(per_channel, 1) * scale
+        return torch.addcmul(shift[:, :, None, None], wide, scale[:, :, None, None]).to(h.dtype)
 
 
 class Attention(nn.Module):

@@ -1,5 +1,6 @@
 """Leaf layers: what they promise by themselves."""
 
+import pytest
 import torch
 
 from tests import nets
@@ -20,3 +21,44 @@ def test_the_first_norm_behind_frozen_layers_gets_its_gradient() -> None:
     expected = (normed.flatten(2, 3).flatten(0, 1) * weights).sum((0, 2, 3))
     assert not h.requires_grad
     torch.testing.assert_close(norm.weight.grad, expected, atol=1e-2, rtol=1e-3)
+
+
+GROUPS = torch.tensor([[0, 0, 1, 0, 2], [5, 7, 7, 7, 6]])
+
+
+def grouped(dtype: torch.dtype) -> tuple[GroupNorm, torch.Tensor, torch.Tensor]:
+    """A norm over the clip, a clip far from zero mean, and what its groups, each a clip of its own, become in float64."""
+    torch.manual_seed(0)
+    norm = GroupNorm(4, 8, 1e-5, "clip").double()
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    h = (torch.randn(2, 5, 8, 6, 4, dtype=torch.float64) + 3 * torch.arange(5)[:, None, None, None]).to(dtype)
+    expected = torch.empty(2, 5, 8, 6, 4, dtype=torch.float64)
+    for row in range(2):
+        for group in set(GROUPS[row].tolist()):
+            frames = (GROUPS[row] == group).nonzero()[:, 0]
+            expected[row, frames] = norm(h[row, frames].double(), nets.one_pass(f=len(frames)))
+    h = h.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    return norm.to(dtype), h, expected.flatten(0, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_norms_over_the_clip_stay_inside_a_group_and_keep_the_layout(dtype: torch.dtype) -> None:
+    """In half precision too: statistics are taken in float32, so only weights and result are rounded."""
+    norm, h, expected = grouped(dtype)
+    out = norm(h, nets.one_pass(2, 5, groups=GROUPS))
+    assert out.dtype == dtype
+    assert out.stride() == h.stride()
+    rounding = 8 * torch.finfo(dtype).eps * expected.abs().max().item()
+    torch.testing.assert_close(out.double(), expected, rtol=0, atol=rounding)
+    h.unflatten(0, (2, 5))[0, 2] = float("nan")
+    again = norm(h, nets.one_pass(2, 5, groups=GROUPS)).unflatten(0, (2, 5))
+    assert again[0, 2].isnan().all()
+    assert torch.equal(again[0, [0, 1, 3, 4]], out.unflatten(0, (2, 5))[0, [0, 1, 3, 4]])
+
+
+def test_groups_of_a_norm_compile_without_a_graph_break() -> None:
+    norm, h, expected = grouped(torch.float64)
+    p = nets.one_pass(2, 5, groups=GROUPS)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(norm, fullgraph=True, backend="eager")(h, p), expected)
