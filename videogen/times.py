@@ -73,6 +73,13 @@ class Times:
     def __iter__(self) -> Iterator[tuple[float, float]]:
         return zip(self.t.tolist(), self.to.tolist())
 
+    def final(self, count: int) -> "Times":
+        """The last `count` steps alone, for an x that is at the first of them. Raises InputError where there are fewer."""
+        if not 0 <= count <= len(self):
+            raise InputError(f"{count} steps of {len(self)}: choose 0 to {len(self)}")
+        first = len(self) - count
+        return replace(self, t=self.t[first:], to=self.to[first:], scale=1.0)
+
 
 def ancestral_steps(path: Path, n: int, grid: Grid) -> Times:
     """ddpm: whole positions, each step to the next of them, the last to clean data."""
