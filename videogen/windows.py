@@ -36,17 +36,22 @@ class Windows:
     overlap  frames two neighbours share, fewer than length
     weights  `pyramid` rises to the middle of the window, `linear` ramps over the overlap only, `flat` is 1
     closed   the clip is a loop: the last windows run on into the first frames
+    anchor   frame ids that stand at the front of every window, their own outputs counted only where the window has them anyway
+             (Text2Video-Zero: every frame reads frame 0); they are part of `length`
     """
 
     length: int = 16
     overlap: int = 4
     weights: Weights = "pyramid"
     closed: bool = False
+    anchor: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.length < 1 or not 0 <= self.overlap < self.length:
+        own = self.length - len(self.anchor)
+        if own < 1 or not 0 <= self.overlap < own:
+            beside = f" beside {len(self.anchor)} anchors" if self.anchor else ""
             raise InputError(
-                f"windows of {self.length} frames with an overlap of {self.overlap}: the overlap must be smaller than the window"
+                f"windows of {self.length} frames with an overlap of {self.overlap}{beside}: the overlap must be smaller than the window"
             )
 
     def cut(self, frames: Sequence[int]) -> list[Window]:
@@ -54,18 +59,22 @@ class Windows:
         n = len(frames)
         if n <= self.length:
             return [Window(tuple(range(n)), tuple(frames), (1.0,) * n)]
-        stride = self.length - self.overlap
-        starts = list(range(0, n, stride)) if self.closed else [*range(0, n - self.length, stride), n - self.length]
-        weights = self._weights()
-        return [
-            Window(places, tuple(frames[i] for i in places), weights)
-            for places in (tuple((s + i) % n for i in range(self.length)) for s in starts)
-        ]
+        length = self.length - len(self.anchor)
+        stride = length - self.overlap
+        starts = list(range(0, n, stride)) if self.closed else [*range(0, n - length, stride), n - length]
+        return [self._window([(s + i) % n for i in range(length)], frames) for s in starts]
 
-    def _weights(self) -> tuple[float, ...]:
-        edge = [min(i + 1, self.length - i) for i in range(self.length)]
+    def _window(self, places: list[int], frames: Sequence[int]) -> Window:
+        """The window over these places, the anchors that it lacks in front of them with weight 0."""
+        ids = list(frames)
+        lacking = [ids.index(frame) for frame in self.anchor if frame in ids and ids.index(frame) not in places]
+        whole = (*lacking, *places)
+        return Window(whole, tuple(ids[i] for i in whole), (*(0.0 for _ in lacking), *self._weights(len(places))))
+
+    def _weights(self, length: int) -> tuple[float, ...]:
+        edge = [min(i + 1, length - i) for i in range(length)]
         if self.weights == "flat":
-            return (1.0,) * self.length
+            return (1.0,) * length
         top = max(edge) if self.weights == "pyramid" else max(self.overlap, 1)
         return tuple(min(e, top) / top for e in edge)
 

@@ -61,3 +61,18 @@ def test_a_closed_loop_runs_on_into_the_first_frames() -> None:
 def test_an_overlap_as_long_as_the_window_is_refused() -> None:
     with pytest.raises(InputError, match="smaller than the window"):
         Windows(8, 8)
+
+
+def test_an_anchor_stands_in_every_window_and_counts_once() -> None:
+    windows = Windows(4, 0, "flat", anchor=(0,))
+    cut = windows.cut(range(8))
+    assert [window.frames for window in cut] == [(0, 1, 2), (0, 3, 4, 5), (0, 5, 6, 7)]
+    assert [window.weights for window in cut] == [(1.0, 1.0, 1.0), (0.0, 1.0, 1.0, 1.0), (0.0, 1.0, 1.0, 1.0)]
+    x = torch.zeros(1, 8, 1, 1, 1)
+    out = windowed(counting_from_the_start, windows)(x, 1.0).out.flatten().tolist()
+    assert out == pytest.approx([0, 1, 2, 1, 2, (3 + 1) / 2, 2, 3])
+
+
+def test_anchors_that_fill_the_window_are_refused() -> None:
+    with pytest.raises(InputError, match="anchors"):
+        Windows(2, 0, anchor=(0, 1))
