@@ -211,6 +211,19 @@ class Conditioning:
         """The same items, each with one more word in its row."""
         return self.replace(rows=tuple(row | {word} for row in self.rows))
 
+    def only(self, items: Sequence[int]) -> Conditioning:
+        """Some of the items, in the order given. Prompts that were encoded together, and so have equal lengths, come apart again."""
+        chosen = list(items)
+        ports = {p: {n: v[chosen] for n, v in getattr(self, p).items()} for p in PORTS}
+        return self.replace(
+            **ports,
+            dials={n: tuple(d[i] for i in chosen) for n, d in self.dials.items()},
+            groups=None if self.groups is None else self.groups[chosen],
+            rows=tuple(self.rows[i] for i in chosen),
+            words=tuple(self.words[i] for i in chosen),
+            strengths={n: s.only(chosen) for n, s in self.strengths.items()},
+        )
+
     def expand(self, count: int) -> Conditioning:
         """Every item `count` times over, items staying together (b -> b*count)."""
         ports = {p: {n: v.repeat_interleave(count, 0) for n, v in getattr(self, p).items()} for p in PORTS}
@@ -220,6 +233,18 @@ class Conditioning:
             groups=None if self.groups is None else self.groups.repeat_interleave(count, 0),
             rows=_spread(self.rows, count),
             words=_spread(self.words, count),
+        )
+
+    def only(self, items: Sequence[int]) -> Conditioning:
+        """Some of the items, in the order given."""
+        chosen = list(items)
+        return self.replace(
+            **{port: {n: v[chosen] for n, v in getattr(self, port).items()} for port in PORTS},
+            dials={n: tuple(d[i] for i in chosen) for n, d in self.dials.items()},
+            groups=None if self.groups is None else self.groups[chosen],
+            rows=tuple(self.rows[i] for i in chosen),
+            words=tuple(self.words[i] for i in chosen),
+            strengths={n: s.only(chosen) for n, s in self.strengths.items()},
         )
 
     def at(self, t: float, frames: Sequence[int], times: Sequence[float] | None = None) -> Conditioning:
