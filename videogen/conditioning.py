@@ -235,18 +235,6 @@ class Conditioning:
             words=_spread(self.words, count),
         )
 
-    def only(self, items: Sequence[int]) -> Conditioning:
-        """Some of the items, in the order given."""
-        chosen = list(items)
-        return self.replace(
-            **{port: {n: v[chosen] for n, v in getattr(self, port).items()} for port in PORTS},
-            dials={n: tuple(d[i] for i in chosen) for n, d in self.dials.items()},
-            groups=None if self.groups is None else self.groups[chosen],
-            rows=tuple(self.rows[i] for i in chosen),
-            words=tuple(self.words[i] for i in chosen),
-            strengths={n: s.only(chosen) for n, s in self.strengths.items()},
-        )
-
     def at(self, t: float, frames: Sequence[int], times: Sequence[float] | None = None) -> Conditioning:
         """This condition for one call: ports cut to the frame ids, dials resolved into `strengths`.
 

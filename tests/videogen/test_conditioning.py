@@ -291,21 +291,3 @@ def test_stacked_items_come_apart_again():
         assert torch.equal(part.groups, whole.groups)
         assert (part.dials, part.rows, part.words) == (whole.dials, whole.rows, whole.words)
     assert both.only([3, 0]).words == (1, "a")
-
-
-def test_items_are_taken_out_with_everything_that_is_theirs():
-    parts = [
-        Conditioning(
-            tokens={"text": tensor(1, 5, 3) + i}, vector={"size": tensor(1, 6) * i}, dials={"motion": Dial(i / 4)},
-            groups=torch.full((1, 2), i), rows=(frozenset({str(i)}),), words=(f"prompt {i}",),
-        )
-        for i in range(3)
-    ]  # fmt: skip
-    three = stack(a=parts[0], b=parts[1], c=parts[2])
-    chosen = three.only([2, 0])
-    for i, part in enumerate((parts[2].named("c"), parts[0].named("a"))):
-        one = chosen.only([i])
-        assert torch.equal(one.tokens["text"], part.tokens["text"])
-        assert torch.equal(one.vector["size"], part.vector["size"])
-        assert torch.equal(one.groups, part.groups)
-        assert (one.rows, one.words, one.dials) == (part.rows, part.words, part.dials)
