@@ -26,7 +26,6 @@ from videogen.training.image import Batch, Setting, draw_batch, write_unet
 from videogen.training.latents import Latents, Order
 from videogen.training.recipe import JUDGE_SEED, Draw, Thunk
 
-
 # Where it is judged whether the words are heard: below, the noisy clip itself shows the direction.
 NOISES = (900, 960, 999)
 
@@ -54,7 +53,9 @@ class Settings(Strict):
     )  # until this share of the budget, every n-th frame
     frames_a_batch: int = 64  # so many clips of few frames, so few of many
     noise_power: float = 0.7  # below 1: more often at high noise, where the direction is decided
-    one_object: bool = False  # leave out clips of two
+    mixed_share: float = Field(
+        0.2, ge=0, le=1
+    )  # of the steps on clips, on such as are not in fours and may have two objects
     object_weight: float = 3.0
     fade: tuple[float, float] = (0.4, 0.7)
     drop: float = 0.1
@@ -93,26 +94,29 @@ class Motion:
             _load_motion(self.root, s.start)
         self.setting = Setting(s.model, device)
         frames = tuple(range(FRAMES))
-        self.data = self.setting.latents(Order(s.clips, seed=1, frames=frames), s.store)
-        if s.one_object:
-            self.data = picked(self.data, self.data.scenes.count == 1)
+        self.data = self.setting.latents(Order(s.clips, seed=1, frames=frames, twins="motion"), s.store)
+        self.mixed = self.setting.latents(Order(s.clips // 4, seed=2, frames=frames), s.store)
         self.held_out = self.setting.latents(Order(s.judged, JUDGE_SEED, frames), s.store)
         if s.image != "frozen":
-            self.stills = self.setting.latents(Order(s.stills), s.store)
+            self.stills = self.setting.latents(Order(s.stills, twins="shape"), s.store)
         groups = {"motion": list(motion_parameters(self.root).values())}
         if s.image != "frozen":
             groups["image"] = list(image_parameters(self.root, cross=s.image == "cross").values())
         return groups
 
     def batches(self, draws: Iterator[Draw]) -> Iterator[tuple[Every | None, Batch]]:
-        """Clips with full captions, every n-th of their frames from a random one on; in a joint stage stills (None) now and then."""
+        """Clips with full captions, every n-th of their frames from a random one on; in a joint stage stills (None) now and then.
+
+        Most clips come in fours that differ in their motion only.
+        """
         s = self.settings
         for draw in draws:
             generator = draw.generator("frames")
             stride = next((stride for until, stride in s.phases if draw.progress < until), 1)
             taken = Every(int(torch.randint(stride, (), generator=generator)), stride)
             every: Every | None = taken
-            data = strided(self.data, taken)
+            mixed = float(torch.rand((), generator=generator)) < s.mixed_share
+            data = strided(self.mixed if mixed else self.data, taken)
             if s.image != "frozen" and float(torch.rand((), generator=generator)) < s.still_share:
                 every, data = None, self.stills
             size = s.frames_a_batch // data.latents.shape[1]
@@ -181,7 +185,7 @@ def image_parameters(unet: nn.Module, cross: bool) -> dict[str, nn.Parameter]:
 def strided(data: Latents, every: Every) -> Latents:
     """Some of the frames of each clip."""
     frames = slice(every.first, None, every.stride)
-    return Latents(data.scenes, data.latents[:, frames], data.objects[:, frames])
+    return Latents(data.scenes, data.latents[:, frames], data.objects[:, frames], data.together)
 
 
 @contextlib.contextmanager

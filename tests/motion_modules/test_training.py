@@ -25,12 +25,12 @@ def test_exactly_the_declared_tensors_change(world: Path, tmp_path: Path, image:
     settings = Settings(
         model=world,
         store=world / "latents",
-        clips=2,
+        clips=4,
         stills=64,
         judged=1,
         made=0,
         phases=((1.0, 2),),
-        frames_a_batch=16,
+        frames_a_batch=32,
         heads=2,
         image=image,
     )
@@ -51,7 +51,7 @@ def test_exactly_the_declared_tensors_change(world: Path, tmp_path: Path, image:
 def test_the_export_is_a_motion_adapter_of_diffusers(world: Path, tmp_path: Path) -> None:
     from diffusers import MotionAdapter
 
-    recipe = Motion(Settings(model=world, store=world / "latents", clips=2, judged=1, heads=2))
+    recipe = Motion(Settings(model=world, store=world / "latents", clips=4, judged=1, heads=2))
     recipe.prepare(torch.device("cpu"))
     recipe.export(tmp_path)
     theirs = MotionAdapter.from_pretrained(tmp_path / "motion_adapter").state_dict()

@@ -1,7 +1,8 @@
 """The recipe of the miniature's VAE: diffusers' AutoencoderKL on rendered frames (Kingma and Welling 2014; Rombach et al. 2022, section 3.1).
 
 Objects fill a few per cent of a frame, so a plain loss learns backgrounds. Two things help: at first the crops lie near an object, and half of
-the loss is the mean over objects and the pixels close to them, where a blurred edge shows. Two groups in GroupNorm, because normalising two channels by themselves hides absolute colour.
+the loss is the mean over objects and the pixels close to them, where a blurred edge shows. Two groups in GroupNorm, because normalising two
+channels by themselves hides absolute colour.
 """
 
 from __future__ import annotations

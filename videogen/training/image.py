@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from videogen.conditioning import Conditioning, Dial
 from videogen.denoiser import Denoiser
+from videogen.errors import InputError
 from videogen.models.folder import load_unet
 from videogen.models.text import TextSide, load_text_side
 from videogen.models.unet import UNet, UNetConfig
@@ -98,12 +99,12 @@ class Image:
             self.root.load_state_dict(load_unet(s.start, torch.float32).state_dict())
         self.root.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.setting = Setting(s.model, device)
-        self.data = self.setting.latents(Order(s.stills), s.store)
+        self.data = self.setting.latents(Order(s.stills, twins="shape"), s.store)
         self.held_out = self.setting.latents(Order(s.judged, JUDGE_SEED), s.store)
         return {"unet": list(self.root.parameters())}
 
     def batches(self, draws: Iterator[Draw]) -> Iterator[Batch]:
-        """Stills with image captions."""
+        """Stills with image captions, in fours that differ in their shape only."""
         for draw in draws:
             yield draw_batch(draw, self.data, self.settings.batch_size, self.settings, self.setting.device)
 
@@ -204,20 +205,27 @@ class Setting:
 
 
 def draw_batch(draw: Draw, data: Latents, size: int, settings: Any, device: torch.device, power: float = 1.0) -> Batch:
-    """This process's share of the step's `size` items. Times are T u^power, u spread evenly, one in each of `size` strata.
+    """This process's share of the step's `size` items. Times are T u^power, u spread evenly, one in each of as many strata as there are draws.
+
+    Scenes that belong together (twins) come together and share time, noise, phrasing, and whether their captions are dropped.
 
     settings  has `object_weight`, `fade` and `drop`
     """
-    s, generator, share = settings, draw.generator("batch"), draw.share(size)
-    chosen = torch.randint(len(data.latents), (size,), generator=generator)
-    strata = torch.randperm(size, generator=generator)
-    u = (strata + torch.rand(size, generator=generator)) / size
-    times = (u**power * 1000).long().clamp(max=999)
-    noise = torch.randn(size, *data.latents.shape[1:], generator=generator)
-    captions = image_captions(data.scenes[chosen], generator)
-    dropped = torch.rand(size, generator=generator) < s.drop
+    s, generator, alike = settings, draw.generator("batch"), data.together
+    count = size // alike
+    if not count:
+        raise InputError(f"a batch of {size} cannot hold the {alike} scenes that belong together; make it larger")
+    share = draw.share(count * alike)
+    first = torch.randint(len(data.latents) // alike, (count,), generator=generator) * alike
+    strata = torch.randperm(count, generator=generator)
+    u = (strata + torch.rand(count, generator=generator)) / count
+    times = (u**power * 1000).long().clamp(max=999).repeat_interleave(alike)
+    noise = torch.randn(count, *data.latents.shape[1:], generator=generator).repeat_interleave(alike, 0)
+    members = [image_captions(data.scenes[first + number], draw.generator("captions")) for number in range(alike)]
+    captions = [caption for four in zip(*members, strict=True) for caption in four]
+    dropped = (torch.rand(count, generator=generator) < s.drop).repeat_interleave(alike)
     told = ["" if drop else caption for drop, caption in zip(dropped.tolist(), captions, strict=True)]
-    mine = chosen[share]
+    mine = (first[:, None] + torch.arange(alike)).flatten()[share]
     weight = faded(s.object_weight, s.fade, draw.progress)
     weights = 1 + (weight - 1) * (data.objects[mine].float() / 255).sqrt()
     latents = data.latents[mine].float()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from videogen.errors import InputError
 from videogen.files import replacing
 from videogen.models.autoencoder import encode
 from videogen.shapes import render, sample
+from videogen.shapes.twins import TWINS, Word, twins
 from videogen.shapes.world import FRAMES, SIZE, Scenes
 
 PIECE = 512  # scenes a file
@@ -32,30 +32,50 @@ VERSION = 1  # of the world and of this format; a new one makes old stores stale
 
 @dataclass(frozen=True)
 class Latents:
-    """`latents[i]` belongs to `scenes[i]`: `n f 4 16 16` float16; `objects` `n f 16 16`, the share of each cell that objects cover, of 255."""
+    """`latents[i]` belongs to `scenes[i]`: `n f 4 16 16` float16; `objects` `n f 16 16`, the share of each cell that objects cover, of 255.
+
+    So many in a row as `together` says differ in one word only.
+    """
 
     scenes: Scenes
     latents: Tensor
     objects: Tensor
+    together: int = 1
 
 
 @dataclass(frozen=True)
 class Order:
-    """What a store holds: `count` training scenes drawn with `seed`, and of each clip these frames (None: one still, see `still_frames`)."""
+    """What a store holds: `count` training scenes drawn with `seed`, and of each clip these frames (None: one still, see `still_frames`).
+
+    With `twins`, scenes come in fours that differ in this word only.
+    """
 
     count: int
     seed: int = 0
     frames: tuple[int, ...] | None = None
+    twins: Word | None = None
+
+    def scenes(self) -> tuple[Scenes, Tensor]:
+        """The scenes, and the frames of each, `n f`."""
+        generator = torch.Generator().manual_seed(self.seed)
+        if self.twins:
+            scenes = twins(self.count, self.twins, generator=generator)
+        else:
+            scenes = sample(self.count, generator=generator)
+        if self.frames:
+            return scenes, torch.tensor(self.frames).expand(self.count, -1)
+        alike = TWINS if self.twins else 1
+        return scenes, still_frames(self.count // alike, generator).repeat_interleave(alike, 0)
 
 
-def still_frames(scenes: Scenes, generator: torch.Generator) -> Tensor:
-    """One frame number a clip, `b 1`: the first in half of the cases, any otherwise.
+def still_frames(count: int, generator: torch.Generator) -> Tensor:
+    """One frame number a clip, `count 1`: the first in half of the cases, any otherwise.
 
     That is a visible cue: an object that is to move right begins on the left more often. It gives an image model a reason to listen to motion
     words, without which a motion module behind frozen image layers could not hear them.
     """
-    anywhere = torch.randint(FRAMES, (len(scenes), 1), generator=generator)
-    return anywhere * (torch.rand(len(scenes), 1, generator=generator) < 0.5)
+    anywhere = torch.randint(FRAMES, (count, 1), generator=generator)
+    return anywhere * (torch.rand(count, 1, generator=generator) < 0.5)
 
 
 def open_latents(
@@ -64,9 +84,7 @@ def open_latents(
     """The latents of `order`, encoding what `store` lacks: this process its share of the pieces. Call again after a barrier to read them all."""
     if not (vae_folder / "config.json").is_file():
         raise InputError(f"{vae_folder} has no autoencoder; train it first (videogen train miniature/vae)")
-    generator = torch.Generator().manual_seed(order.seed)
-    scenes = sample(order.count, generator=generator)
-    only = torch.tensor(order.frames).expand(order.count, -1) if order.frames else still_frames(scenes, generator)
+    scenes, only = order.scenes()
     folder = store / _key(order, vae_folder)
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, order.count, PIECE)
@@ -78,7 +96,8 @@ def open_latents(
             with replacing(folder / f"{start}.safetensors") as beside:
                 save_file(_encoded(vae, scenes[piece], only[piece], device), beside)
     pieces = [load_file(path) for start in starts if (path := folder / f"{start}.safetensors").is_file()]
-    return Latents(scenes, *(torch.cat([piece[name] for piece in pieces]) for name in ("latents", "objects")))
+    stored = (torch.cat([piece[name] for piece in pieces]) for name in ("latents", "objects"))
+    return Latents(scenes, *stored, together=TWINS if order.twins else 1)
 
 
 @torch.no_grad()
@@ -102,6 +121,5 @@ def _key(order: Order, vae_folder: Path) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for file in sorted(vae_folder.iterdir()):
         digest.update(file.read_bytes())
-    frames: Sequence[int] | None = order.frames
-    digest.update(json.dumps([VERSION, order.count, order.seed, frames]).encode())
+    digest.update(json.dumps([VERSION, order.count, order.seed, order.frames, order.twins]).encode())
     return digest.hexdigest()

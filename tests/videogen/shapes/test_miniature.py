@@ -6,7 +6,8 @@ import pytest
 import torch
 from diffusers import AnimateDiffPipeline
 
-from videogen.pipeline import Pipeline, miniature
+from videogen.models.folder import miniature
+from videogen.pipeline import Pipeline
 
 PROMPT = "a red circle moving right on a black background"
 

@@ -7,6 +7,7 @@ import torch
 
 from tests import tiny_world
 from videogen.conditioning import Conditioning
+from videogen.shapes.world import SHAPES
 from videogen.training.image import Batch, Image, Settings, draw_batch, faded
 from videogen.training.recipe import Draw
 
@@ -15,7 +16,7 @@ from videogen.training.recipe import Draw
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Image:
     model = tiny_world.write(tmp_path_factory.mktemp("world"))
     sizes = {"channels": tiny_world.CHANNELS, "depths": tiny_world.DEPTHS, "heads": 2, "groups": 4}
-    made = Image(Settings(model=model, store=model / "latents", stills=6, judged=2, batch_size=4, **sizes))
+    made = Image(Settings(model=model, store=model / "latents", stills=16, judged=2, batch_size=4, **sizes))
     made.prepare(torch.device("cpu"))
     return made
 
@@ -36,16 +37,26 @@ def test_the_loss_is_zero_for_the_true_v_and_weighs_cells(recipe: Image, monkeyp
 
 
 def test_batches_are_shared_out_and_object_cells_weigh_up_to_the_setting(recipe: Image) -> None:
-    whole = draw_batch(Draw(5, 1), recipe.data, 4, recipe.settings, torch.device("cpu"))
+    whole = draw_batch(Draw(5, 1), recipe.data, 16, recipe.settings, torch.device("cpu"))
     halves = [
-        draw_batch(Draw(5, 1, 0.0, rank, 2), recipe.data, 4, recipe.settings, torch.device("cpu")) for rank in (0, 1)
+        draw_batch(Draw(5, 1, 0.0, rank, 2), recipe.data, 16, recipe.settings, torch.device("cpu")) for rank in (0, 1)
     ]
     assert whole.captions == halves[0].captions + halves[1].captions
     assert torch.equal(whole.latents, torch.cat([half.latents for half in halves]))
     assert torch.equal(whole.noise, torch.cat([half.noise for half in halves]))
-    assert sorted((whole.times // 250).tolist()) == [0, 1, 2, 3]
+    assert sorted((whole.times // 250).tolist()) == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
     assert whole.weights.min() == 1
     assert 2 < whole.weights.max() <= 3
+
+
+def test_fours_differ_in_their_shape_only(recipe: Image) -> None:
+    batch = draw_batch(Draw(7, 3), recipe.data, 16, recipe.settings, torch.device("cpu"))
+    for first in range(0, 16, 4):
+        four = slice(first, first + 4)
+        assert torch.equal(batch.noise[four], batch.noise[first : first + 1].expand(4, -1, -1, -1, -1))
+        assert len(set(batch.times[four].tolist())) == 1
+        words = [[word for word in caption.split() if word not in SHAPES] for caption in batch.captions[four]]
+        assert all(told == words[0] for told in words)
 
 
 def test_a_run_can_go_on_from_an_exported_unet(recipe: Image, tmp_path: Path) -> None:

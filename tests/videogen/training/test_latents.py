@@ -67,6 +67,6 @@ def test_cells_hold_the_share_that_objects_cover() -> None:
 
 def test_half_of_the_stills_are_first_frames() -> None:
     scenes = sample(400, generator=torch.Generator().manual_seed(0))
-    frames = still_frames(scenes, torch.Generator().manual_seed(1))
+    frames = still_frames(len(scenes), torch.Generator().manual_seed(1))
     assert 0.44 < float((frames == 0).float().mean()) < 0.63
     assert set(frames[:, 0].tolist()) == set(range(16))
