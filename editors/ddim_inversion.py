@@ -1,0 +1,76 @@
+"""DDIM inversion (Song et al. 2021, section 4.3): the noise that samples to a clip, and a new prompt from it.
+
+The plain way to edit, and the baseline of the others: what is not said in the prompt is held by the noise alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from editors.edited import Edited
+from editors.workpiece import Workpiece, begin
+from videogen.conditioning import Dial
+from videogen.guidance import Scale
+from videogen.inversion import Asked, Trajectory, invert, reconstruct
+from videogen.pipeline import Pair, Pipeline
+from videogen.progress import after_step, bar
+from videogen.sampling import ddim
+from videogen.windows import Windows
+
+
+@torch.no_grad()
+def ddim_inversion(
+    pipe: Pipeline,
+    clip: Tensor,
+    source: str,
+    target: str,
+    *,
+    steps: int = 50,
+    guidance_scale: Scale | None = None,
+    negative_prompt: str | None = None,
+    inversion_scale: Scale = 1.0,
+    asked: Asked = "target",
+    rounds: int = 0,
+    motion_scale: float | Dial = 1.0,
+    windows: Windows | None = None,
+    progress: bool = True,
+) -> Edited:
+    """Invert frames `f 3 H W` under the source prompt (which may be empty), then sample from that noise under the target.
+
+    guidance_scale   of the sampling; None is the model's own
+    inversion_scale  of the inversion; 1, no guidance, unless a study wants otherwise
+    asked, rounds    how the inverse step is guessed and refined, see `videogen.inversion`
+
+    Measured: `reconstruction_rms`, of the latents, and `reconstruction_psnr`, in dB against the VAE's round trip, of
+    sampling under the source prompt just as the inversion did.
+    """
+    scale = pipe.guidance if guidance_scale is None else guidance_scale
+    work = begin(pipe, clip, steps, windows=windows)
+    described, wanted = work.conditions(source, target, negative_prompt=negative_prompt, motion_scale=motion_scale)
+    trajectory = inverted(work, described, scale=inversion_scale, asked=asked, rounds=rounds, progress=progress)
+    with bar(len(work.times), progress, "editing") as tick:
+        after = after_step(work.times, tick, None)
+        x = ddim(work.denoise(wanted, scale), trajectory.noise, work.times, after=after)
+    again = reconstruct(work.denoise(described, inversion_scale), trajectory)
+    rms, psnr = float(trajectory.distance(again)[-1]), work.psnr(again.clean)
+    return work.edited(x, reconstruction_rms=rms, reconstruction_psnr=psnr)
+
+
+def inverted(
+    work: Workpiece,
+    described: Pair,
+    *,
+    scale: Scale = 1.0,
+    asked: Asked = "target",
+    rounds: int = 0,
+    progress: bool = True,
+) -> Trajectory:
+    """The trajectory of a workpiece from noise to its latents, under the prompt that describes it."""
+    with bar(len(work.times), progress, "inverting") as tick:
+
+        def after(x: Tensor, t: float, pred: object) -> Tensor:
+            tick()
+            return x
+
+        return invert(work.denoise(described, scale), work.latents, work.times, asked=asked, rounds=rounds, after=after)
