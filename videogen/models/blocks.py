@@ -52,7 +52,11 @@ class ResnetBlock(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, text attention and feed-forward, each behind a LayerNorm and added to its input."""
+    """Self-attention, text attention and feed-forward, each behind a LayerNorm and added to its input.
+
+    `temporal` is the slot of a temporal attention at the end (Tune-A-Video, FateZero), called `(h, p)`; empty, it leaves the state dict as the
+    image model's.
+    """
 
     def __init__(self, width: int, heads: int, context: int, site: Site) -> None:
         super().__init__()
@@ -64,6 +68,7 @@ class TransformerBlock(nn.Module):
         self.attn2 = Attention(width, heads, context)
         self.norm3 = nn.LayerNorm(width)
         self.ff = FeedForward(width)
+        self.temporal: nn.Module | None = None
 
     def _attend(self, layer: Attention, h: Tensor, source: Tensor | None, site: Site, p: Pass) -> Tensor:
         """h attends over source, or over itself."""
@@ -78,7 +83,8 @@ class TransformerBlock(nn.Module):
         text = p.tokens["text"]
         text = text.flatten(0, 1) if text.ndim == 4 else text
         h = h + self._attend(self.attn2, self.norm2(h), text, self.site_text, p)
-        return h + self.ff(self.norm3(h), p)
+        h = h + self.ff(self.norm3(h), p)
+        return h if self.temporal is None else self.temporal(h, p)
 
 
 class Transformer2D(nn.Module):
