@@ -14,12 +14,14 @@ METHODS = (
     "ddim_inversion",
     "null_text",
     "sdedit",
+    "text2video_zero",
 )
 
 if TYPE_CHECKING:
     from editors.ddim_inversion import ddim_inversion as ddim_inversion
     from editors.null_text import null_text as null_text
     from editors.sdedit import sdedit as sdedit
+    from editors.text2video_zero import text2video_zero as text2video_zero
 
 
 class _Methods(ModuleType):
