@@ -90,17 +90,34 @@ def stable_diffusion(folder: Path) -> Any:
 
 def stable_diffusion_xl(folder: Path) -> Any:
     """diffusers' StableDiffusionXLPipeline, saved into `folder`."""
-    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
+    from diffusers import StableDiffusionXLPipeline
+
+    first = {"text_encoder": text_encoder(), "tokenizer": tokenizer()}
+    return _saved_sdxl(folder, StableDiffusionXLPipeline, 56, 6, **first)
+
+
+def stable_diffusion_xl_refiner(folder: Path) -> Any:
+    """SDXL's refiner (the second encoder alone, five sizes) as diffusers' StableDiffusionXLImg2ImgPipeline, saved."""
+    from diffusers import StableDiffusionXLImg2ImgPipeline
+
+    first = {"text_encoder": None, "tokenizer": None}
+    told = {"requires_aesthetics_score": True, "force_zeros_for_empty_prompt": False}
+    return _saved_sdxl(folder, StableDiffusionXLImg2ImgPipeline, 24, 5, **first, **told)
+
+
+def _saved_sdxl(folder: Path, kind: Any, context: int, sizes: int, **parts: Any) -> Any:
+    from diffusers import EulerDiscreteScheduler
 
     torch.manual_seed(0)
     net = unet(
-        context=56, addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=24 + 48,
-        use_linear_projection=True, transformer_layers_per_block=(1, 2), attention_head_dim=(2, 4),
+        context=context, addition_embed_type="text_time", addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=24 + 8 * sizes, use_linear_projection=True,
+        transformer_layers_per_block=(1, 2), attention_head_dim=(2, 4),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
     )  # fmt: skip
-    pipe = StableDiffusionXLPipeline(
-        vae=vae(), text_encoder=text_encoder(), text_encoder_2=text_encoder(24, CLIPTextModelWithProjection),
-        tokenizer=tokenizer(), tokenizer_2=tokenizer("!"), unet=net, add_watermarker=False,
+    pipe = kind(
+        vae=vae(), text_encoder_2=text_encoder(24, CLIPTextModelWithProjection), tokenizer_2=tokenizer("!"), unet=net,
+        add_watermarker=False, **parts,
         scheduler=EulerDiscreteScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012),
     )  # fmt: skip
     pipe.set_progress_bar_config(disable=True)

@@ -16,7 +16,7 @@ from videogen.clip import Clip, frame_rate
 from videogen.errors import InputError, reason
 from videogen.free_init import FreeInit
 from videogen.models import folder
-from videogen.pipeline import Pipeline, miniature
+from videogen.pipeline import Pipeline
 from videogen.plan import check_numbers, find_sampler
 from videogen.recipe import Recipe
 from videogen.windows import Windows
@@ -29,6 +29,8 @@ class Request:
     """What `videogen generate` was asked. None is the model's own choice.
 
     prompt          text, or texts by frame
+    prompt_2, negative_2   for SDXL's second text encoder
+    clip_skip       layers left out at the end of the text encoders, for the prompt
     model, motion   what `Pipeline.from_pretrained` takes
     lora            files, each with its strength: (path, weight)
     size            width and height in pixels
@@ -40,7 +42,10 @@ class Request:
     prompt: str | Mapping[int, str]
     model: str = "shapes"
     motion: str | None = None
+    prompt_2: str | None = None
     negative: str | None = None
+    negative_2: str | None = None
+    clip_skip: int = 0
     frames: int = 16
     size: tuple[int, int] | None = None
     steps: int | None = None
@@ -69,7 +74,7 @@ class Request:
         find_sampler(self.sampler)
         frame_rate(self.fps)
         prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt.values()
-        for text in (*prompts, self.negative or ""):
+        for text in (*prompts, self.prompt_2 or "", self.negative or "", self.negative_2 or ""):
             _check_text(text)
         if self.dtype not in DTYPES:
             raise InputError(f"dtype {self.dtype!r}: choose one of {', '.join(DTYPES)}")
@@ -100,33 +105,44 @@ def load(request: Request) -> Pipeline:
     return pipe
 
 
-def make(pipe: Pipeline, request: Request, *, progress: bool = True) -> tuple[Clip, Recipe]:
-    """The clip of a request and its recipe. Raises InputError where a clip of this size can never fit, and where it came out as NaN."""
-    steps = pipe.steps if request.steps is None else request.steps
-    guidance = pipe.guidance if request.guidance is None else request.guidance
+def planned(pipe: Pipeline, request: Request) -> dict[str, Any]:
+    """What `Pipeline.plan` and the call itself need of a request. Raises InputError where a clip of this size can never fit."""
     width, height = request.size or pipe.default_size[::-1]
     _check_room(request.frames, width, height)
-    recipe = _recipe(request, width, height, steps, guidance)
     windows = None
     if request.window is not None:
         overlap = request.window // 4 if request.overlap is None else request.overlap
         windows = Windows(request.window, overlap)
+    return {
+        "num_frames": request.frames,
+        "height": height,
+        "width": width,
+        "num_inference_steps": request.steps,
+        "guidance_scale": request.guidance,
+        "guidance_rescale": request.rescale,
+        "sampler": request.sampler,
+        "eta": request.eta,
+        "karras": request.karras,
+        "motion_scale": request.motion_scale,
+        "windows": windows,
+        "free_noise": request.free_noise,
+    }
+
+
+def make(pipe: Pipeline, request: Request, *, progress: bool = True) -> tuple[Clip, Recipe]:
+    """The clip of a request and its recipe. Raises InputError where a clip of this size can never fit, and where it came out as NaN."""
+    options = planned(pipe, request)
+    steps = pipe.steps if request.steps is None else request.steps
+    guidance = pipe.guidance if request.guidance is None else request.guidance
+    recipe = _recipe(request, options["width"], options["height"], steps, guidance)
     result = pipe(
         request.prompt,
+        prompt_2=request.prompt_2,
         negative_prompt=request.negative,
-        num_frames=request.frames,
-        height=height,
-        width=width,
-        num_inference_steps=steps,
-        guidance_scale=guidance,
-        guidance_rescale=request.rescale,
-        sampler=request.sampler,
-        eta=request.eta,
-        karras=request.karras,
+        negative_prompt_2=request.negative_2,
+        clip_skip=request.clip_skip,
+        **options,
         seed=request.seed,
-        motion_scale=request.motion_scale,
-        windows=windows,
-        free_noise=request.free_noise,
         free_init=FreeInit(request.free_init) if request.free_init > 1 else None,
         output_type="pt",
         progress=progress,
@@ -252,4 +268,4 @@ def changed_models(made: Recipe) -> list[str]:
 
 
 def _hash(source: str | None) -> str:
-    return recipes.hash_path(miniature() if source == "shapes" else folder.find(str(source)))
+    return recipes.hash_path(folder.find(str(source)))

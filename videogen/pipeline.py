@@ -23,9 +23,10 @@ from videogen.free_init import free_init as reinitialised
 from videogen.guidance import Scale, cfg, cfg_apart
 from videogen.models import autoencoder, folder
 from videogen.models.folder import Parts
-from videogen.models.text import size_condition
+from videogen.models.sizes import Sizes, count, size_condition
 from videogen.noise import source_of
 from videogen.path import Path
+from videogen.plan import Plan
 from videogen.prediction import Denoise, kind_from_config
 from videogen.progress import after_step, bar
 from videogen.windows import Windows, windowed
@@ -103,7 +104,7 @@ class Pipeline:
         Raises InputError for what is missing, broken or of another family.
         """
         reach = functools.partial(folder.find, revision=revision, local_files_only=local_files_only)
-        place = miniature() if str(model) == "shapes" else reach(model)
+        place = reach(model)
         source = None if motion is None or str(motion) == "none" else reach(motion)
         if place.is_dir():
             if tokenizer is not None or prediction_type is not None:
@@ -121,9 +122,8 @@ class Pipeline:
         return cls(parts, installed).to(device)
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Pipeline:
-        """Move all parts; returns itself."""
-        for part in (self.parts.unet, self.parts.vae, self.parts.text):
-            part.to(device, dtype)
+        """Move all parts (SDXL's VAE stays in float32 where float16 is too narrow for it); returns itself."""
+        self.parts.to(device, dtype)
         self.parts.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self
 
@@ -179,12 +179,47 @@ class Pipeline:
             beside.mkdir()
             folder.save_folder(dataclasses.replace(self.parts, scheduler=self.scheduler), beside, motion)
 
+    def plan(
+        self,
+        *,
+        num_frames: int = 16,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: Scale | None = None,
+        guidance_rescale: float = 0.0,
+        sampler: str = "ddim",
+        eta: float = 0.0,
+        karras: bool = False,
+        motion_scale: float | Dial = 1.0,
+        windows: Windows | None = None,
+        free_noise: bool = False,
+    ) -> Plan:
+        """What a call with these options will do, without doing it. Raises InputError for impossible values."""
+        steps = self.steps if num_inference_steps is None else num_inference_steps
+        guidance = self.guidance if guidance_scale is None else guidance_scale
+        scales = {"guidance_scale": guidance, "guidance_rescale": guidance_rescale, "motion_scale": motion_scale}
+        plan.check_numbers(num_frames, steps, **scales)
+        factor = autoencoder.factor(self.parts.vae)
+        size = plan.size_of(height, width, self.default_size, factor)
+        method = plan.sampler_of(sampler, self.scheduler, eta, karras)
+        times = method.times(self.denoiser.path, steps)
+        table = (None, None) if self.motion is None else (self.motion.longest, self.motion.trained)
+        pieces = plan.windows_of(windows, num_frames, free_noise, *table)
+        latents = (self.parts.unet.config.in_channels, size[0] // factor, size[1] // factor)
+        return Plan(tuple(range(num_frames)), size, latents, guidance, method, times, pieces)
+
     @torch.no_grad()
     def __call__(
         self,
         prompt: str | Mapping[int, str] | Sequence[str | Mapping[int, str]],
         *,
+        prompt_2: str | Sequence[str] | None = None,
         negative_prompt: str | Sequence[str] | None = None,
+        negative_prompt_2: str | Sequence[str] | None = None,
+        clip_skip: int = 0,
+        sizes: Sizes | None = None,
+        negative_sizes: Sizes | None = None,
         num_frames: int = 16,
         height: int | None = None,
         width: int | None = None,
@@ -211,6 +246,9 @@ class Pipeline:
         """Make a clip (or, with `num_frames=1`, a picture) for each prompt.
 
         prompt             text, `{frame: text}` for a prompt that travels, or a list of either
+        prompt_2           what SDXL's second text encoder reads instead (`negative_prompt_2` likewise)
+        clip_skip          layers left out at the end of the text encoders, for the prompt alone, as in diffusers
+        sizes              what SDXL is told of sizes and crops (its refiner: of beauty), `negative_sizes` on the other side
         height, width      pixels, multiples of the VAE's factor (8); the model's own size by default
         num_inference_steps   steps; None is the model's own number (25 where it says nothing)
         guidance_scale     a number, a function of the time, or a list by frame; 1 is no guidance, None the model's own (7.5)
@@ -226,31 +264,25 @@ class Pipeline:
 
         Raises InputError for impossible values, before anything is computed.
         """
-        steps = self.steps if num_inference_steps is None else num_inference_steps
-        guidance_scale = self.guidance if guidance_scale is None else guidance_scale
-        plan.check_numbers(
-            num_frames,
-            steps,
-            guidance_scale=guidance_scale,
-            guidance_rescale=guidance_rescale,
-            motion_scale=motion_scale,
-        )
-        size = plan.size_of(height, width, self.default_size, autoencoder.factor(self.parts.vae))
+        settled = self.plan(
+            num_frames=num_frames, height=height, width=width, num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale, guidance_rescale=guidance_rescale, sampler=sampler, eta=eta, karras=karras,
+            motion_scale=motion_scale, windows=windows, free_noise=free_noise,
+        )  # fmt: skip
+        times, frames, pieces = settled.times, settled.frames, settled.windows
         prompts = [prompt] if isinstance(prompt, (str, Mapping)) else list(prompt)
-        frames = tuple(range(num_frames))
-        method = plan.sampler_of(sampler, self.scheduler, eta, karras)
-        times = method.times(self.denoiser.path, steps)
-        table = (None, None) if self.motion is None else (self.motion.longest, self.motion.trained)
-        pieces = plan.windows_of(windows, num_frames, free_noise, *table)
         source = source_of(seed, generator)
-        address = (len(prompts), frames, self._shape(size))
+        address = (len(prompts), frames, settled.latents)
         x = plan.first_noise(latents, source, address, pieces if free_noise else None).to(self.device, torch.float32)
-        given, null = self.condition(prompts, negative_prompt, frames, size, motion_scale, conditions)
+        given, null = self.condition(
+            prompts, negative_prompt, frames, settled.size, motion_scale, conditions, prompt_2=prompt_2,
+            negative_2=negative_prompt_2, clip_skip=clip_skip, sizes=sizes, negative_sizes=negative_sizes,
+        )  # fmt: skip
         if free_noise and pieces is not None:
             given, null = given.replace(spans=pieces), null.replace(spans=pieces)
         denoise = self._guided(
             self.denoiser.replace(path=times.path),
-            given, null, guidance_scale, guidance_rescale, guidance_batched, control, times.t,
+            given, null, settled.guidance, guidance_rescale, guidance_batched, control, times.t,
         )  # fmt: skip
         if pieces is not None and not free_noise:
             denoise = windowed(denoise, pieces)
@@ -266,7 +298,7 @@ class Pipeline:
             def run(first: Tensor) -> Tensor:
                 after = after_step(times, tick, callback)
                 options = {"eta": eta} if eta else {}
-                return method(denoise, first * times.scale, times, noise=noise, after=after, **options)
+                return settled.sampler(denoise, first * times.scale, times, noise=noise, after=after, **options)
 
             if free_init is None:
                 x = run(x)
@@ -284,12 +316,24 @@ class Pipeline:
         size: tuple[int, int],
         motion_scale: float | Dial = 1.0,
         conditions: Sequence[Pair] = (),
+        *,
+        prompt_2: str | Sequence[str] | None = None,
+        negative_2: str | Sequence[str] | None = None,
+        clip_skip: int = 0,
+        sizes: Sizes | None = None,
+        negative_sizes: Sizes | None = None,
     ) -> Pair:
         """The pair (given, null) of a call: text, SDXL's sizes (`size` in pixels), the motion dial, and `conditions`."""
-        given, null = self.parts.text(list(prompts), negative, frames)
-        if self.parts.unet.config.size_width is not None:
-            sizes = size_condition(len(prompts), size)
-            given, null = given & sizes[0], null & sizes[1]
+        given, null = self.parts.text(
+            list(prompts), negative, frames, second=prompt_2, negative_second=negative_2, clip_skip=clip_skip
+        )
+        config = self.parts.unet.config
+        if config.size_width is not None:
+            numbers = count(config.added_width, config.size_width, given.vector["text"].shape[-1])
+            told, untold = size_condition(len(prompts), size, numbers, sizes, negative_sizes)
+            given, null = given & told, null & untold
+        elif sizes is not None or negative_sizes is not None:
+            raise InputError("only SDXL is told sizes, and this model is none; leave them out")
         for more_given, more_null in conditions:
             given, null = given & more_given, null & more_null
         if self.motion is not None:
@@ -327,15 +371,9 @@ class Pipeline:
                 "a control may join the branches of guidance, which are not in one call here; use guidance_batched=True"
             )
         uncond, cond = (
-            denoiser.given(null.named("uncond"), None, times),
-            denoiser.given(given.named("cond"), None, times),
+            denoiser.given(side.named(name), None, times) for side, name in ((null, "uncond"), (given, "cond"))
         )
         return cfg_apart(uncond, cond, scale, rescale=rescale)
-
-    def _shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
-        """Channels, height and width of a frame's latents."""
-        factor = autoencoder.factor(self.parts.vae)
-        return self.parts.unet.config.in_channels, size[0] // factor, size[1] // factor
 
     def _output(self, latents: Tensor, kind: Output) -> Any:
         if kind == "latent":
@@ -349,16 +387,6 @@ class Pipeline:
         from PIL import Image
 
         return [[Image.fromarray((frame * 255).round().astype("uint8")) for frame in clip] for clip in arrays]
-
-
-def miniature() -> FilePath:
-    """The folder of the trained miniature of the shapes world. Raises InputError where this installation lacks it."""
-    place = FilePath(__file__).parent / "shapes" / "miniature"
-    if not (place / "model_index.json").is_file():
-        raise InputError(
-            "this installation lacks the miniature model (videogen/shapes/miniature); install the whole package, or give --model"
-        )
-    return place
 
 
 def motion_installer() -> Callable[[Any, FilePath], Motion]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,11 +10,34 @@ from typing import Any
 from torch import Tensor
 
 from videogen.errors import InputError
+from videogen.guidance import Scale
 from videogen.noise import Drawn, FrameNoise, shuffled
 from videogen.sampling import SAMPLERS, Sampler
+from videogen.times import Times
 from videogen.windows import Windows
 
 Address = tuple[int, Sequence[int], tuple[int, int, int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a call will do, settled before it computes.
+
+    frames    ids of the clip's frames
+    size      height and width in pixels
+    latents   channels, height and width of a frame in there
+    guidance  the scale, 1 for none
+    sampler   fitted to the model's scheduler config; `times` are its steps
+    windows   how the clip is cut, None where it is made in one piece
+    """
+
+    frames: tuple[int, ...]
+    size: tuple[int, int]
+    latents: tuple[int, int, int]
+    guidance: Scale
+    sampler: Sampler
+    times: Times
+    windows: Windows | None
 
 
 def check_numbers(frames: int, steps: int, **scales: Any) -> None:

@@ -1,5 +1,6 @@
 """The bundle against diffusers' pipelines, on tiny random models."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from tests import folders
 from videogen.errors import InputError
 from videogen.free_init import FreeInit
+from videogen.models.sizes import Sizes
 from videogen.pipeline import Pipeline
 from videogen.windows import Windows
 
@@ -80,6 +82,75 @@ def test_equals_diffusers_stable_diffusion_xl(tmp_path: Path) -> None:
         width=64,
     )
     torch.testing.assert_close(made[:, 0], expected, atol=1e-3, rtol=0)
+
+
+def test_sdxl_takes_what_diffusers_takes(tmp_path: Path) -> None:
+    """A second prompt, skipped layers, sizes and crops on either side."""
+    reference = folders.stable_diffusion_xl(tmp_path / "sdxl")
+    latents = noise(1)
+    told = {"original_size": (32, 48), "crops_coords_top_left": (8, 16), "target_size": (64, 56)}
+    expected = reference(
+        PROMPT, prompt_2="a cat", negative_prompt="grey", negative_prompt_2="green", clip_skip=1, **told,
+        negative_original_size=(16, 16), negative_target_size=(24, 24), num_inference_steps=2, height=64, width=64,
+        guidance_scale=5.0, latents=latents[:, 0], output_type="pt",
+    ).images  # fmt: skip
+    made = clip(
+        Pipeline.from_pretrained(tmp_path / "sdxl"), prompt_2="a cat", negative_prompt="grey", negative_prompt_2="green",
+        clip_skip=1, sizes=Sizes(**told), negative_sizes=Sizes(original_size=(16, 16), target_size=(24, 24)),
+        num_frames=1, num_inference_steps=2, latents=latents, sampler="euler", guidance_scale=5.0, height=64, width=64,
+    )  # fmt: skip
+    torch.testing.assert_close(made[:, 0], expected, atol=1e-3, rtol=0)
+
+
+def test_the_refiner_equals_diffusers_and_is_saved_for_it(tmp_path: Path) -> None:
+    """One encoder, five sizes with a score; a denoising start above every step gives diffusers the noise itself."""
+    from diffusers import StableDiffusionXLImg2ImgPipeline
+
+    folders.stable_diffusion_xl_refiner(tmp_path / "refiner")
+    ours = Pipeline.from_pretrained(tmp_path / "refiner")
+    ours.save_pretrained(tmp_path / "saved")
+    latents = noise(1)
+    made = clip(
+        ours, num_frames=1, latents=latents, sampler="euler", guidance_scale=5.0, sizes=Sizes(aesthetic_score=7.0)
+    )
+    for name in ("refiner", "saved"):
+        theirs = StableDiffusionXLImg2ImgPipeline.from_pretrained(tmp_path / name, local_files_only=True)
+        theirs.set_progress_bar_config(disable=True)
+        theirs.scheduler.set_timesteps(3)
+        expected = theirs(
+            PROMPT, image=latents[:, 0] * theirs.scheduler.init_noise_sigma, denoising_start=1e-9, num_inference_steps=3,
+            guidance_scale=5.0, aesthetic_score=7.0, output_type="pt",
+        ).images  # fmt: skip
+        torch.testing.assert_close(made[:, 0], expected, atol=1e-3, rtol=0)
+
+
+def test_only_sdxl_is_told_sizes(pipe: Pipeline) -> None:
+    with pytest.raises(InputError, match="only SDXL"):
+        clip(pipe, sizes=Sizes())
+
+
+@pytest.mark.parametrize("upcast", [True, False])
+def test_the_vae_of_sdxl_stays_in_float32_where_it_says_so(tmp_path: Path, upcast: bool) -> None:
+    """As in diffusers, where the config asks for it (`force_upcast`): both directions are those of the float32 pipeline."""
+    folders.stable_diffusion_xl(tmp_path / "sdxl")
+    config = tmp_path / "sdxl" / "vae" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "force_upcast": upcast}))
+    full, half = (Pipeline.from_pretrained(tmp_path / "sdxl", dtype=dtype) for dtype in (torch.float32, torch.float16))
+    moved = Pipeline.from_pretrained(tmp_path / "sdxl").to(dtype=torch.float16)
+    latents, pixels = noise(), torch.rand(1, 2, 3, 16, 16)
+    for pipe in (half, moved):
+        assert (pipe.parts.unet.conv_in.weight.dtype, next(pipe.parts.text.parameters()).dtype) == (torch.float16,) * 2
+        assert pipe.parts.vae.dtype == (torch.float32 if upcast else torch.float16)
+        if upcast:
+            assert torch.equal(pipe.decode(latents), full.decode(latents))
+            assert torch.equal(pipe.encode(pixels), full.encode(pixels))
+
+
+def test_vaes_of_other_families_run_as_the_pipeline_does(animated: tuple[Path, Any]) -> None:
+    """Their configs carry the same key, which diffusers' pipelines for them do not read."""
+    pipe = Pipeline.from_pretrained(animated[0], dtype=torch.float16)
+    assert pipe.parts.vae.config["force_upcast"]
+    assert pipe.parts.vae.dtype == torch.float16
 
 
 def test_generator_is_diffusers_draw(animated: tuple[Path, Any], pipe: Pipeline) -> None:

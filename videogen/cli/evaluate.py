@@ -103,12 +103,11 @@ def hashes(model: str, motion: str | None) -> dict[str, str]:
     """What tells the models, and the world with its measuring program, from others. Raises InputError for a missing file."""
     from videogen import recipe, shapes
     from videogen.models import folder
-    from videogen.pipeline import miniature
 
     world = Path(shapes.__file__).parent.glob("*.py")
     own = "the model's own" if motion is None else "none"
     return {
-        "model": recipe.hash_path(miniature() if model == "shapes" else folder.find(model)),
+        "model": recipe.hash_path(folder.find(model)),
         "motion": own if motion in (None, "none") else recipe.hash_path(folder.find(str(motion))),
         "world": recipe.hash_files({path.name: path for path in world}),
     }

@@ -35,7 +35,12 @@ def generate(
         float | None, typer.Option(help="Guidance scale, 1 is none; the model's own advice, else 7.5.")
     ] = None,
     rescale: Annotated[float, typer.Option(min=0, max=1, help="Share of guidance rescaling.")] = 0.0,
+    prompt_2: Annotated[str | None, typer.Option("--prompt-2", help="For SDXL's second text encoder.")] = None,
     negative: Annotated[str | None, typer.Option(help="Negative prompt.")] = None,
+    negative_2: Annotated[str | None, typer.Option("--negative-2", help="For SDXL's second text encoder.")] = None,
+    clip_skip: Annotated[
+        int, typer.Option(min=0, help="Layers of the text encoder left out at its end, for the prompt.")
+    ] = 0,
     prompt_map: Annotated[
         Path | None, typer.Option(help="Prompts by frame: JSON {frame: text}, or lines `frame: text`.")
     ] = None,
@@ -64,6 +69,7 @@ def generate(
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, mps, ...")] = "cpu",
+    explain: Annotated[bool, typer.Option("--explain", help="Say what would run, and run nothing.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
@@ -75,13 +81,20 @@ def generate(
     video.check_target(output, overwrite=overwrite, frames=frames)
     request = generation.Request(
         prompt=read_prompt_map(prompt_map) if prompt_map is not None else prompt or "",
-        model=model, motion=motion, negative=negative, frames=frames, size=parse_size(size), steps=steps,
+        model=model, motion=motion, prompt_2=prompt_2, negative=negative, negative_2=negative_2, clip_skip=clip_skip,
+        frames=frames, size=parse_size(size), steps=steps,
         guidance=guidance, rescale=rescale, sampler=sampler, eta=eta, karras=karras, seed=seed,
         lora=tuple(parse_lora(entry) for entry in lora or ()), motion_scale=motion_scale, window=window,
         overlap=overlap, free_noise=free_noise, free_init=free_init, fps=parse_fps(fps), tokenizer=tokenizer,
         prediction_type=prediction, dtype=dtype, device=device,
     )  # fmt: skip
     pipe = generation.load(request)
+    if explain:
+        from videogen.explanation import explain as explained
+
+        for name, text in explained(pipe, request):
+            typer.echo(f"{name:<10} {text}")
+        return
     if not quiet:
         typer.echo("\n".join((pipe.line, *pipe.loras.lines)), err=True)
     clip, recipe = generation.make(pipe, request, progress=not quiet)

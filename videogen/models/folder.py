@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from videogen.errors import InputError, reason
-from videogen.models.text import TextEncoder, TextSide, load_text_side, save_text_side
+from videogen.models import sizes
+from videogen.models.text import TextEncoder, TextSide, load_text_side, save_text_side, suffixed
 from videogen.models.unet import UNet, UNetConfig
 from videogen.models.weights import files
 from videogen.models.weights.strict import load_state
@@ -44,9 +45,26 @@ class Parts:
     motion: Path | None = None
     advice: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Parts:
+        """Move all parts; returns itself.
+
+        SDXL's VAE overflows in float16. Where its config says so (`force_upcast`) it stays in float32, as diffusers'
+        SDXL pipelines run it. VAEs of other families have that key by their class's default alone.
+        """
+        self.unet.to(device, dtype)
+        self.text.to(device, dtype)
+        upcast = dtype == torch.float16 and self.unet.config.size_width is not None and self.vae.config["force_upcast"]
+        self.vae.to(device, torch.float32 if upcast else dtype)
+        return self
+
 
 def find(source: str | Path, *, revision: str | None = None, local_files_only: bool = False) -> Path:
-    """A folder or file on disk, or a hub id through the ordinary cache (HF_HUB_OFFLINE is honoured). Raises InputError where there is neither."""
+    """A folder or file on disk, or a hub id through the ordinary cache (HF_HUB_OFFLINE is honoured); `shapes` is the miniature in this package.
+
+    Raises InputError where there is neither.
+    """
+    if str(source) == "shapes":
+        return miniature()
     if not str(source).strip():
         raise InputError("an empty name was given for a model or motion module; give a folder, a file or a hub id")
     path = Path(source).expanduser()
@@ -67,6 +85,16 @@ def find(source: str | Path, *, revision: str | None = None, local_files_only: b
         raise InputError(
             f"{text} is neither a folder here nor a model in the cache, and it cannot be downloaded ({reason(problem)})"
         ) from problem
+
+
+def miniature() -> Path:
+    """The folder of the trained miniature of the shapes world. Raises InputError where this installation lacks it."""
+    place = Path(__file__).parents[1] / "shapes" / "miniature"
+    if not (place / "model_index.json").is_file():
+        raise InputError(
+            "this installation lacks the miniature model (videogen/shapes/miniature); install the whole package, or give --model"
+        )
+    return place
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -123,7 +151,7 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32, variant: str |
             f"{folder} has no unet/, though its model_index.json says {index.get('_class_name')}; give a complete Stable Diffusion folder"
         )
     unet = load_unet(folder / "unet", dtype, variant)
-    vae = load_vae(folder / "vae", dtype, variant)
+    vae = load_vae(folder / "vae", torch.float32, variant)
     text = load_text_side(folder, dtype=dtype)
     animated = read_json(folder / "unet" / "config.json").get("_class_name") == "UNetMotionModel"
     motion = folder / "unet" if animated else folder / "motion_adapter"
@@ -134,9 +162,8 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32, variant: str |
         kind_from_config(scheduler)
     _check_fit(unet, vae, text, folder)
     line = f"{folder.name}: {index.get('_class_name', 'model folder')}, text width {unet.config.context}"
-    return Parts(
-        unet, vae, text, scheduler, line, motion if motion.is_dir() else None, read_advice(folder / "videogen.json")
-    )
+    advice = read_advice(folder / "videogen.json")
+    return Parts(unet, vae, text, scheduler, line, motion if motion.is_dir() else None, advice).to(dtype=dtype)
 
 
 def read_advice(path: Path) -> dict[str, float]:
@@ -160,6 +187,9 @@ def _check_fit(unet: UNet, vae: AutoencoderKL, text: TextSide, folder: Path) -> 
         raise InputError(
             f"the UNet in {folder} reads text of width {unet.config.context} and the text encoder gives {width}; they are of different models"
         )
+    if unet.config.added_width is not None:
+        with describing(folder):
+            sizes.count(unet.config.added_width, unet.config.size_width, text.pooled or 0)
 
 
 @contextlib.contextmanager
@@ -188,14 +218,19 @@ def save_folder(
     parts: Parts, folder: Path, motion: tuple[Mapping[str, Any], Mapping[str, Tensor]] | None = None
 ) -> None:
     """Write diffusers' layout into an existing empty folder; `motion` is a MotionAdapter's config and state dict."""
-    sdxl = len(parts.text.encoders) == 2
-    name = "StableDiffusionXL" if sdxl else "StableDiffusion"
+    encoders = suffixed(parts.text)
+    sdxl, refiner = "_2" in encoders, tuple(encoders) == ("_2",)
+    name = "StableDiffusionXLImg2Img" if refiner else "StableDiffusionXL" if sdxl else "StableDiffusion"
     kind = ("AnimateDiffSDXL" if sdxl else "AnimateDiff") if motion else name
     index: dict[str, Any] = {"_class_name": f"{kind}Pipeline", "_diffusers_version": "0.42.1"}
+    if sdxl:
+        index["force_zeros_for_empty_prompt"] = parts.text.zero_null
+    if refiner:
+        index |= {"requires_aesthetics_score": True, "text_encoder": [None, None], "tokenizer": [None, None]}
     index |= {"unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}
     index["scheduler"] = ["diffusers", parts.scheduler.get("_class_name", "DDIMScheduler")]
-    for i, suffix in enumerate(("", "_2") if sdxl else ("",)):
-        index[f"text_encoder{suffix}"] = ["transformers", type(parts.text.encoders[i].model).__name__]
+    for suffix, encoder in encoders.items():
+        index[f"text_encoder{suffix}"] = ["transformers", type(encoder.model).__name__]
         index[f"tokenizer{suffix}"] = ["transformers", "CLIPTokenizer"]
     if motion:
         index["motion_adapter"] = ["diffusers", "MotionAdapter"]

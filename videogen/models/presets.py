@@ -76,8 +76,12 @@ EULER = _frozen(
 SD1_UNET = UNetConfig()
 SD2_UNET = UNetConfig(heads=(5, 10, 20, 20), context=1024, linear=True)
 SDXL_UNET = UNetConfig(
-    channels=(320, 640, 1280), depths=(0, 2, 10), heads=(5, 10, 20), context=2048, linear=True, size_width=256, pooled_width=1280,
+    channels=(320, 640, 1280), depths=(0, 2, 10), heads=(5, 10, 20), context=2048, linear=True, size_width=256, added_width=2816,
     sample_size=128,
+)  # fmt: skip
+REFINER_UNET = UNetConfig(
+    channels=(384, 768, 1536, 1536), depths=(0, 4, 4, 0), heads=(6, 12, 24, 24), middle=4, context=1280, linear=True, size_width=256,
+    added_width=2560, sample_size=128,
 )  # fmt: skip
 PRESETS = {
     preset.name: preset
@@ -88,5 +92,6 @@ PRESETS = {
         Preset("sd21-base", SD2_UNET, SD_VAE, {"text_encoder": OPENCLIP_H}, PNDM,
                "the folder of Stable Diffusion 2.1 base (512 pixels, eps-prediction)"),
         Preset("sdxl", SDXL_UNET, SDXL_VAE, {"text_encoder": CLIP_L, "text_encoder_2": OPENCLIP_G}, EULER, "the folder of SDXL base 1.0"),
+        Preset("sdxl-refiner", REFINER_UNET, SDXL_VAE, {"text_encoder_2": OPENCLIP_G}, EULER, "the folder of SDXL refiner 1.0"),
     )
 }  # fmt: skip

@@ -19,9 +19,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from videogen.conditioning import Conditioning
-from videogen.errors import InputError
+from videogen.errors import InputError, reason
 from videogen.models.prompt import Prompt
 from videogen.models.weights import files
+from videogen.models.weights.strict import load_state
 from videogen.models.words import Words, equal_chunks, tokenize
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class TextEncoder(nn.Module):
     """One tokenizer and its CLIP text model.
 
     model       `CLIPTextModel`, or `CLIPTextModelWithProjection` where a pooled vector is wanted
-    skip        how many layers from the end are left out (SD: 0, SDXL: 1; diffusers' `clip_skip` adds to it)
+    skip        how many layers from the end are left out (SD: 0, SDXL: 1)
     final_norm  whether the model's final layer norm is applied to the layer that is read (SD: yes, SDXL: no)
     emphasis    how weights act on the encoded tokens: "original" keeps each chunk's mean, "plain" only multiplies
     """
@@ -51,12 +52,9 @@ class TextEncoder(nn.Module):
         emphasis: Emphasis = "original",
     ) -> None:
         super().__init__()
-        layers = model.config.num_hidden_layers
-        if not 0 <= skip <= layers:
-            raise InputError(f"the text encoder has {layers} layers, {skip} of them cannot be skipped")
         self.tokenizer = tokenizer
         self.model = model
-        self.skip = skip
+        self.skip = self._skipped(skip)
         self.final_norm = final_norm
         self.emphasis: Emphasis = emphasis
         self.length = min(int(tokenizer.model_max_length), int(model.config.max_position_embeddings))
@@ -75,14 +73,21 @@ class TextEncoder(nn.Module):
         table: Any = self.model.get_input_embeddings()
         return table(_ids(words).to(table.weight.device))
 
-    def encode(self, embedded: Tensor, words: Sequence[Words]) -> tuple[Tensor, Tensor | None]:
+    @property
+    def pooled(self) -> int | None:
+        """The width of the pooled vector, None where the model has no projection."""
+        return int(self.model.config.projection_dim) if hasattr(self.model, "text_projection") else None
+
+    def encode(self, embedded: Tensor, words: Sequence[Words], clip_skip: int = 0) -> tuple[Tensor, Tensor | None]:
         """Run the encoder over every chunk by itself: the tokens `b n d`, and the first chunk's pooled vector `b d`.
 
-        The vector is None where the model has no projection.
+        The vector is None where the model has no projection. `clip_skip` leaves out so many layers more for the tokens;
+        the vector is of the last in any case.
         """
+        skip = self._skipped(self.skip + clip_skip)
         layers = self._layers(rearrange(embedded, "b (k n) d -> (b k) n d", n=self.length))
         norm = _inner(self.model).final_layer_norm
-        read = layers[len(layers) - 1 - self.skip]
+        read = layers[len(layers) - 1 - skip]
         tokens = rearrange(norm(read) if self.final_norm else read, "(b k) n d -> b k n d", b=len(words))
         tokens = rearrange(self._emphasize(tokens, words), "b k n d -> b (k n) d")
         projection = getattr(self.model, "text_projection", None)
@@ -91,6 +96,12 @@ class TextEncoder(nn.Module):
         first = rearrange(layers[-1], "(b k) n d -> b k n d", b=len(words))[:, 0]
         ends = torch.tensor([w.ids[0].index(w.blank[1]) for w in words], device=first.device)
         return tokens, projection(norm(first[torch.arange(len(words), device=first.device), ends]))
+
+    def _skipped(self, skip: int) -> int:
+        layers = self.model.config.num_hidden_layers
+        if not 0 <= skip <= layers:
+            raise InputError(f"the text encoder has {layers} layers, {skip} of them cannot be skipped")
+        return skip
 
     def _layers(self, embedded: Tensor) -> list[Tensor]:
         """The embeddings and every layer's output for chunks `b n d`.
@@ -136,9 +147,18 @@ class TextSide(nn.Module):
         self.encoders = nn.ModuleList(encoders)
         self.zero_null = zero_null
 
-    def tokenize(self, prompts: Sequence[str | Prompt]) -> tuple[Batch, ...]:
-        """For each encoder one `Words` per prompt; the same number of chunks everywhere."""
-        batches = [encoder.tokenize(prompts) for encoder in self._encoders()]
+    @property
+    def pooled(self) -> int | None:
+        """The width of vector["text"], None where no encoder pools."""
+        return self._encoders()[-1].pooled
+
+    def tokenize(
+        self, prompts: Sequence[str | Prompt], second: Sequence[str | Prompt] | None = None
+    ) -> tuple[Batch, ...]:
+        """For each encoder one `Words` per prompt; the same number of chunks everywhere. `second` is for the second
+        encoder.
+        """
+        batches = [encoder.tokenize(texts) for encoder, texts in zip(self._encoders(), (prompts, second or prompts))]
         chunks = max(batch[0].chunks for batch in batches)
         return tuple(tuple(words.padded(chunks) for words in batch) for batch in batches)
 
@@ -146,9 +166,9 @@ class TextSide(nn.Module):
         """For each encoder the token vectors `b n d`."""
         return tuple(encoder.embed(batch) for encoder, batch in zip(self._encoders(), words, strict=True))
 
-    def encode(self, embedded: Sequence[Tensor], words: Sequence[Batch]) -> Conditioning:
+    def encode(self, embedded: Sequence[Tensor], words: Sequence[Batch], clip_skip: int = 0) -> Conditioning:
         """tokens["text"] `b n d`, and vector["text"] `b d` where an encoder pools; words are the first encoder's."""
-        read = [e.encode(x, batch) for e, x, batch in zip(self._encoders(), embedded, words, strict=True)]
+        read = [e.encode(x, batch, clip_skip) for e, x, batch in zip(self._encoders(), embedded, words, strict=True)]
         pooled = [vector for _, vector in read if vector is not None]
         return Conditioning(
             tokens={"text": torch.cat([tokens for tokens, _ in read], dim=-1)},
@@ -161,25 +181,37 @@ class TextSide(nn.Module):
         prompts: str | Prompt | Travel | Sequence[str | Prompt | Travel],
         negatives: str | Prompt | Sequence[str | Prompt] | None = None,
         frames: Sequence[int] | None = None,
+        *,
+        second: str | Sequence[str] | None = None,
+        negative_second: str | Sequence[str] | None = None,
+        clip_skip: int = 0,
     ) -> tuple[Conditioning, Conditioning]:
         """Encode prompts and what guidance moves away from: (given, null), b items each, equally many chunks.
 
         A prompt may be `{frame: text}`; then `frames` are the ids to encode for, and given has tokens `b f n d` (and
         vectors `b f d`). One negative prompt serves all prompts; without one the null is the empty prompt, or zeros
-        where the model was trained so. Raises InputError where the numbers of prompts do not match, or frames are
-        missing.
+        where the model was trained so. Raises InputError where the numbers of prompts do not match, frames are missing,
+        or the model has no second encoder or not so many layers.
+
+        second, negative_second   for the second encoder (diffusers' `prompt_2`); without them, or empty, it reads the same
+        clip_skip                 layers left out at the end, for the prompts and, as in diffusers, not for the negative ones
         """
         listed = [prompts] if isinstance(prompts, (str, Prompt, Mapping)) else list(prompts)
-        against = [negatives or ""] if isinstance(negatives, (str, Prompt)) or negatives is None else list(negatives)
-        against = against * len(listed) if len(against) == 1 else against
-        if not listed or len(against) != len(listed):
-            raise InputError(f"{len(listed)} prompts but {len(against)} negative prompts; give one, or one for each")
+        against = _for_each("" if negatives is None else negatives, listed, "negative prompts")
         travels = [dict(p) if isinstance(p, Mapping) else {0: p} for p in listed]
         texts = [text for keys in travels for text in keys.values()]
-        words = self.tokenize([*texts, *against])
-        given = self._encode([batch[: len(texts)] for batch in words])
+        if (second or negative_second) and len(self.encoders) == 1:
+            raise InputError("this model has one text encoder; a second prompt belongs to those with two (SDXL)")
+        others, others_against = texts, against
+        if second:  # the same at every key of a prompt that travels
+            each = _for_each(second, listed, "second prompts")
+            others = [text for keys, text in zip(travels, each, strict=True) for _ in keys]
+        if negative_second:
+            others_against = _for_each(negative_second, listed, "second negative prompts")
+        words = self.tokenize([*texts, *against], [*others, *others_against])
+        given = self._encode([batch[: len(texts)] for batch in words], clip_skip)
         null = self._encode([batch[len(texts) :] for batch in words])
-        if negatives is None and self.zero_null:
+        if negatives is None and not negative_second and self.zero_null:
             null = null.replace(
                 tokens={name: torch.zeros_like(v) for name, v in null.tokens.items()},
                 vector={name: torch.zeros_like(v) for name, v in null.vector.items()},
@@ -188,8 +220,8 @@ class TextSide(nn.Module):
             given = _by_frame(given, travels, frames)
         return given, null
 
-    def _encode(self, words: Sequence[Batch]) -> Conditioning:
-        return self.encode(self.embed(words), words)
+    def _encode(self, words: Sequence[Batch], clip_skip: int = 0) -> Conditioning:
+        return self.encode(self.embed(words), words, clip_skip)
 
     def _encoders(self) -> list[TextEncoder]:
         return [encoder for encoder in self.encoders if isinstance(encoder, TextEncoder)]
@@ -212,22 +244,6 @@ def travel(keys: Mapping[int, Tensor], frames: Sequence[int]) -> Tensor:
     return torch.stack(values)
 
 
-def size_condition(
-    batch: int,
-    target: tuple[int, int],
-    original: tuple[int, int] | None = None,
-    crop: tuple[int, int] = (0, 0),
-) -> tuple[Conditioning, Conditioning]:
-    """SDXL's micro-conditions (Podell et al. 2023, section 2.2) as (given, null), both the same: vector["size"] `b 6`.
-
-    Each pair is (height, width): the original picture's size (the target's by default), the crop's top and left, the
-    target size.
-    """
-    numbers = (*(original or target), *crop, *target)
-    condition = Conditioning(vector={"size": torch.tensor([numbers] * batch, dtype=torch.float32)})
-    return condition, condition
-
-
 def text_model(config: CLIPTextConfig, state: Mapping[str, Tensor], source: str | Path, *, pooled: bool) -> Any:
     """transformers' `CLIPTextModel`, or `CLIPTextModelWithProjection` where `pooled`, filled strictly from `state`.
 
@@ -240,44 +256,46 @@ def text_model(config: CLIPTextConfig, state: Mapping[str, Tensor], source: str 
 
     with torch.device("meta"):
         model: Any = CLIPTextModelWithProjection(config) if pooled else CLIPTextModel(config)
+    names = {name.removeprefix("text_model."): name for name in model.state_dict()}
     bare = {name.removeprefix("text_model."): v for name, v in state.items() if not name.endswith("position_ids")}
-    wanted = {name.removeprefix("text_model."): (name, v.shape) for name, v in model.state_dict().items()}
     if not pooled:
         bare.pop("text_projection.weight", None)
-    for name in sorted(wanted.keys() | bare.keys()):
-        if name not in bare:
-            raise InputError(f"{source} is no text encoder of its config: {name} is missing")
-        if name not in wanted:
-            raise InputError(f"{source} is no text encoder of its config: it has {name}, which the config does not")
-        if bare[name].shape != wanted[name][1]:
-            sizes = f"{tuple(bare[name].shape)} instead of {tuple(wanted[name][1])}"
-            raise InputError(f"{source} is no text encoder of its config: {name} is {sizes}")
-    files.check_finite(bare, source)
-    model.load_state_dict({name: bare[short] for short, (name, _) in wanted.items()}, assign=True)
+    load_state(model, {names.get(name, name): v for name, v in bare.items()}, source)
     embeddings = _inner(model).embeddings
     embeddings.position_ids = torch.arange(config.max_position_embeddings)[None]  # not in the state: still on meta
     return model.eval()
 
 
-def load_text_side(folder: str | Path, *, dtype: torch.dtype = torch.float32, clip_skip: int = 0) -> TextSide:
+def text_side(encoders: Mapping[str, tuple[CLIPTokenizer, Any]], *, zero_null: bool) -> TextSide:
+    """The text side of tokenizers and CLIP models by part name; a part `text_encoder_2` makes it of the SDXL kind.
+
+    SDXL and its refiner read the last layer but one, without the final norm, and take weights in the prompt as they are.
+    """
+    sdxl = "text_encoder_2" in encoders
+    emphasis: Emphasis = "plain" if sdxl else "original"
+    return TextSide(
+        [TextEncoder(t, m, skip=int(sdxl), final_norm=not sdxl, emphasis=emphasis) for t, m in encoders.values()],
+        zero_null=zero_null,
+    )
+
+
+def load_text_side(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> TextSide:
     """The text side of a model folder in diffusers' layout. A folder with `text_encoder_2` is of the SDXL kind.
 
     Raises InputError where a part is missing or broken.
     """
     folder = Path(folder)
     sdxl = (folder / "text_encoder_2").is_dir()
-    encoders = []
+    encoders = {}
     for suffix in ("", "_2") if sdxl else ("",):
         part = folder / f"text_encoder{suffix}"
         if sdxl and not suffix and not part.is_dir():
             continue  # the refiner reads the second encoder only
         model = _read_model(part, dtype, pooled=bool(suffix))
-        tokenizer = read_tokenizer(folder / f"tokenizer{suffix}")
-        emphasis: Emphasis = "plain" if sdxl else "original"
-        encoders.append(TextEncoder(tokenizer, model, skip=clip_skip + sdxl, final_norm=not sdxl, emphasis=emphasis))
+        encoders[part.name] = (read_tokenizer(folder / f"tokenizer{suffix}"), model)
     index = folder / "model_index.json"
     settings = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}
-    return TextSide(encoders, zero_null=bool(settings.get("force_zeros_for_empty_prompt", sdxl)))
+    return text_side(encoders, zero_null=bool(settings.get("force_zeros_for_empty_prompt", sdxl)))
 
 
 def read_tokenizer(folder: str | Path) -> CLIPTokenizer:
@@ -295,7 +313,7 @@ def read_tokenizer(folder: str | Path) -> CLIPTokenizer:
     try:
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as problem:
-        raise InputError(f"the tokenizer in {folder} cannot be read ({_first_line(problem)})") from problem
+        raise InputError(f"the tokenizer in {folder} cannot be read ({reason(problem)})") from problem
 
 
 def save_text_side(side: TextSide, folder: str | Path) -> None:
@@ -303,10 +321,7 @@ def save_text_side(side: TextSide, folder: str | Path) -> None:
 
     Tensor names carry `text_model.`, which every version of transformers reads.
     """
-    encoders = [encoder for encoder in side.encoders if isinstance(encoder, TextEncoder)]
-    # SDXL's refiner has the second encoder only, and it alone has a projection
-    suffixes = ("", "_2") if len(encoders) == 2 else ("_2",) if hasattr(encoders[0].model, "text_projection") else ("",)
-    for suffix, encoder in zip(suffixes, encoders, strict=True):
+    for suffix, encoder in suffixed(side).items():
         part = Path(folder) / f"text_encoder{suffix}"
         config = copy.deepcopy(encoder.model.config)
         config.architectures = [type(encoder.model).__name__]
@@ -319,6 +334,22 @@ def save_text_side(side: TextSide, folder: str | Path) -> None:
         encoder.tokenizer.save_pretrained(Path(folder) / f"tokenizer{suffix}")
 
 
+def suffixed(side: TextSide) -> dict[str, TextEncoder]:
+    """The encoders by the ending of their folders' names: "" and "_2"; SDXL's refiner has the second only, which pools."""
+    encoders = [encoder for encoder in side.encoders if isinstance(encoder, TextEncoder)]
+    endings = ("", "_2") if len(encoders) == 2 else ("",) if encoders[0].pooled is None else ("_2",)
+    return dict(zip(endings, encoders, strict=True))
+
+
+def _for_each(texts: Any, prompts: Sequence[Any], kind: str) -> list[Any]:
+    """One text for each prompt, from one for all or a list of as many."""
+    listed = [texts] if isinstance(texts, (str, Prompt)) else list(texts)
+    listed = listed * len(prompts) if len(listed) == 1 else listed
+    if not prompts or len(listed) != len(prompts):
+        raise InputError(f"{len(prompts)} prompts but {len(listed)} {kind}; give one, or one for each")
+    return listed
+
+
 def _read_model(part: Path, dtype: torch.dtype, *, pooled: bool) -> Any:
     import videogen.foreign
 
@@ -329,12 +360,8 @@ def _read_model(part: Path, dtype: torch.dtype, *, pooled: bool) -> Any:
     try:
         config = CLIPTextConfig.from_pretrained(part, local_files_only=True)
     except Exception as problem:
-        raise InputError(f"{part}/config.json cannot be read ({_first_line(problem)})") from problem
+        raise InputError(f"{part}/config.json cannot be read ({reason(problem)})") from problem
     return text_model(config, {n: v.to(dtype) for n, v in files.read(part).items()}, part, pooled=pooled)
-
-
-def _first_line(problem: Exception) -> str:
-    return (str(problem).splitlines() or [type(problem).__name__])[0]
 
 
 def _by_frame(given: Conditioning, travels: Sequence[Mapping[int, Any]], frames: Sequence[int] | None) -> Conditioning:

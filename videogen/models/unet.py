@@ -53,7 +53,7 @@ class UNetConfig:
     layers        residual blocks per encoder level (one more in the decoder)
     linear        token projections stored as matrices (SD 2.x, SDXL) instead of 1x1 convolutions
     size_width    width of the sinusoids of SDXL's size conditions, None without micro-conditions
-    pooled_width  width of the pooled text that stands before them
+    added_width   width of all that joins the time embedding: the pooled text, then these sinusoids
     norm_scope    statistics of the residual blocks' GroupNorm: per frame, or over the clip (AnimateDiff v1, Tune-A-Video)
     """
 
@@ -69,7 +69,7 @@ class UNetConfig:
     groups: int = 32
     eps: float = 1e-5
     size_width: int | None = None
-    pooled_width: int | None = None
+    added_width: int | None = None
     sample_size: int = 64
     norm_scope: Scope = "frame"
 
@@ -125,7 +125,7 @@ class UNetConfig:
             groups=config.get("norm_num_groups", 32),
             eps=config.get("norm_eps", 1e-5),
             size_width=size_width,
-            pooled_width=config["projection_class_embeddings_input_dim"] - 6 * size_width if size_width else None,
+            added_width=config["projection_class_embeddings_input_dim"] if size_width else None,
             sample_size=config.get("sample_size") or 64,
         )
 
@@ -142,11 +142,11 @@ class UNetConfig:
             "transformer_layers_per_block": depths, "use_linear_projection": self.linear, "norm_num_groups": self.groups,
             "norm_eps": self.eps, "flip_sin_to_cos": True, "freq_shift": 0, "center_input_sample": False, "downsample_padding": 1,
         }  # fmt: skip
-        if self.size_width is not None and self.pooled_width is not None:
+        if self.size_width is not None:
             config |= {
                 "addition_embed_type": "text_time",
                 "addition_time_embed_dim": self.size_width,
-                "projection_class_embeddings_input_dim": self.pooled_width + 6 * self.size_width,
+                "projection_class_embeddings_input_dim": self.added_width,
             }
         return config
 
@@ -175,8 +175,8 @@ class UNet(nn.Module):
         self.width = c[0] * 4
         self.conv_in = Conv2d(config.in_channels, c[0], 3, padding=1)
         self.time_embedding = Embedding(c[0], self.width)
-        if config.size_width is not None and config.pooled_width is not None:
-            self.add_embedding = Embedding(config.pooled_width + 6 * config.size_width, self.width)
+        if config.added_width is not None:
+            self.add_embedding = Embedding(config.added_width, self.width)
         self.site_in = Site(net, "conv_in", "entry", "down", 0)
         self.down_blocks = nn.ModuleList(self._down(i) for i in range(len(c)))
         self.mid_block = self._mid()
@@ -258,6 +258,12 @@ class UNet(nn.Module):
             if not cond.entries("vector", name):
                 raise InputError(
                     f"this model needs the vector {name!r} (SDXL's pooled text and sizes); encode the prompt with its own text side"
+                )
+        if self.config.size_width is not None:
+            pooled, sizes = (cond.entries("vector", name)[0].shape[-1] for name in ("text", "size"))
+            if pooled + sizes * self.config.size_width != self.config.added_width:
+                raise InputError(
+                    f"the pooled text is {pooled} wide and {sizes} sizes come with it, which this model does not read (SDXL reads 6, its refiner 5)"
                 )
         for width in {tokens.shape[-1] for tokens in cond.entries("tokens", "text")} - {self.config.context}:
             raise InputError(

@@ -22,8 +22,8 @@ from videogen.models.weights.families import Family
 from videogen.models.weights.single_file import TEXT, spelt_with_prefix, split
 from videogen.models.weights.strict import Shapes, compare, shapes_of
 
-BY_WIDTH = {768: "sd15", 1024: "sd21", 2048: "sdxl"}
-SINGLE = {"sd1_single": "sd15", "sd2_single": "sd21", "sdxl_single": "sdxl"}
+BY_WIDTH = {768: "sd15", 1024: "sd21", 2048: "sdxl", 1280: "sdxl-refiner"}
+SINGLE = {"sd1_single": "sd15", "sd2_single": "sd21", "sdxl_single": "sdxl", "sdxl_refiner_single": "sdxl-refiner"}
 TEXTS = {
     "clip_text": ("sd15", "text_encoder"),
     "clip_text_h": ("sd21", "text_encoder"),
@@ -61,9 +61,10 @@ def verdict(shapes: Shapes, family: Family, folder: Path | None = None) -> Verdi
             return _motion(shapes)
         if family.name in SINGLE:
             return _single(shapes, family)
-        if family.name in ("sd_unet", "sdxl_unet"):
+        if family.name in ("sd_unet", "sdxl_unet", "sdxl_refiner_unet"):
             config = _config(folder, "UNet2DConditionModel")
-            known = _width(shapes, "conv_in.weight") == 320 and family.facts.get("text width") in BY_WIDTH
+            preset = PRESETS.get(BY_WIDTH.get(int(family.facts.get("text width", 0)), ""))
+            known = preset is not None and _width(shapes, "conv_in.weight") == preset.unet.channels[0]
             return _compare(shapes, _unet(family, config)) if config or known else None
         if family.name == "vae":
             config = _config(folder, "AutoencoderKL")
@@ -138,9 +139,9 @@ def _today(shapes: Shapes) -> dict[str, Sequence[int]]:
 
 
 def _single(shapes: Shapes, family: Family) -> Verdict | None:
-    if _width(shapes, "model.diffusion_model.input_blocks.0.0.weight") != 320:
-        return None
     preset: Preset = PRESETS[SINGLE[family.name]]
+    if _width(shapes, "model.diffusion_model.input_blocks.0.0.weight") != preset.unet.channels[0]:
+        return None
     unet = replace(preset.unet, in_channels=int(family.facts.get("input channels", 4)))
     state = {key: torch.empty(tuple(shape), device="meta") for key, shape in shapes.items()}
     parts = split(state, family.name, replace(preset, unet=unet))

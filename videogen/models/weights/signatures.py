@@ -180,7 +180,7 @@ TOKENS = (
 INTO_MODEL = "--model (text encoder, VAE and UNet)"
 UNET = "model.diffusion_model.input_blocks."
 SINGLE = (
-    Signature("sdxl_refiner_single", "SDXL refiner single file", "model", NOT_YET,
+    Signature("sdxl_refiner_single", "SDXL refiner single file", "model", INTO_MODEL,
               (UNET, "conditioner.embedders.0.model.")),
     Signature("sdxl_single", "SDXL base single file", "model", INTO_MODEL, (UNET, "conditioner.embedders.1.model.")),
     Signature("sd2_single", "Stable Diffusion 2.x single file", "model", INTO_MODEL,
@@ -194,7 +194,7 @@ SINGLE = (
 )  # fmt: skip
 
 PARTS = (
-    Signature("sdxl_refiner_unet", "SDXL refiner UNet, diffusers layout", "unet", NOT_YET,
+    Signature("sdxl_refiner_unet", "SDXL refiner UNet, diffusers layout", "unet", "the unet of a model folder",
               ("down_blocks.0.", "mid_block.", "conv_in.weight"),
               shapes=(("add_embedding.linear_1.weight", (None, 2560)),)),
     Signature("sdxl_unet", "SDXL UNet, diffusers layout", "unet", "the unet of a model folder",

@@ -41,6 +41,7 @@ TEXT = {
         "text_encoder": ("conditioner.embedders.0.transformer.", False),
         "text_encoder_2": ("conditioner.embedders.1.model.", True),
     },
+    "sdxl_refiner_single": {"text_encoder_2": ("conditioner.embedders.0.model.", True)},
 }
 
 CACHED_TOKENIZERS = ("openai/clip-vit-large-patch14", "stable-diffusion-v1-5/stable-diffusion-v1-5")
@@ -153,7 +154,7 @@ def load_single_file(
     from transformers import CLIPTextConfig
 
     from videogen.models.folder import Parts
-    from videogen.models.text import TextEncoder, TextSide, text_model
+    from videogen.models.text import text_model, text_side
     from videogen.models.unet import UNet
 
     file = read_single_file(path, prediction_type)
@@ -162,22 +163,18 @@ def load_single_file(
         raise InputError(
             f"{path} is the {form} model ({channels} input channels), which `generate` cannot use; give a plain one"
         )
-    sdxl = len(file.preset.text) == 2
     with torch.device("meta"):
         unet = UNet(file.preset.unet)
         vae: Any = AutoencoderKL(**file.preset.vae)
-    for module, part in ((unet, "unet"), (vae, "vae")):
-        load_state(module, {name: tensor.to(dtype) for name, tensor in file.parts[part].items()}, path)
-    encoders = []
+    load_state(unet, {name: tensor.to(dtype) for name, tensor in file.parts["unet"].items()}, path)
+    load_state(vae, {name: tensor.float() for name, tensor in file.parts["vae"].items()}, path)
+    encoders = {}
     for part, config in file.preset.text.items():
         state = {name: tensor.to(dtype) for name, tensor in file.parts[part].items()}
         model = text_model(CLIPTextConfig(**config), state, path, pooled=part == "text_encoder_2")
-        words = find_tokenizer(tokenizer, zero_pads=TEXT[file.family.name][part][1])
-        encoders.append(
-            TextEncoder(words, model, skip=int(sdxl), final_norm=not sdxl, emphasis="plain" if sdxl else "original")
-        )
-    side = TextSide(encoders, zero_null=sdxl)
-    return Parts(unet.eval(), vae.eval(), side, dict(file.preset.scheduler), file.line)
+        encoders[part] = (find_tokenizer(tokenizer, zero_pads=TEXT[file.family.name][part][1]), model)
+    side = text_side(encoders, zero_null=len(encoders) == 2)  # SDXL's own folder says so, its refiner's the opposite
+    return Parts(unet.eval(), vae.eval(), side, dict(file.preset.scheduler), file.line).to(dtype=dtype)
 
 
 def find_tokenizer(folder: str | Path | None, *, zero_pads: bool = False) -> CLIPTokenizer:
@@ -225,7 +222,9 @@ def _preset(
         base = any(word in name.lower() for word in ("512", "base"))
         preset = PRESETS["sd21-base" if PREDICTIONS[told or ("eps" if base else "v")] == "epsilon" else "sd21"]
     else:
-        preset = PRESETS["sd15" if family.name == "sd1_single" else "sdxl"]
+        preset = PRESETS[
+            {"sd1_single": "sd15", "sdxl_single": "sdxl", "sdxl_refiner_single": "sdxl-refiner"}[family.name]
+        ]
     scheduler: dict[str, Any] = dict(preset.scheduler)
     if told is not None:
         scheduler["prediction_type"] = PREDICTIONS[told]

@@ -12,7 +12,7 @@ RULED = (
     "diffusers_motion_adapter_v3", "hotshotxl_temporal_layers",
     "sd15_single_ldm",
     "sd15_unet_diffusers", "sd21_single_ldm", "sd21_text_encoder_diffusers", "sd21_unet_diffusers", "sd_vae_diffusers",
-    "sdxl_base_single_sgm", "sdxl_text_encoder_2_diffusers",
+    "sdxl_base_single_sgm", "sdxl_refiner_single_sgm", "sdxl_refiner_unet_diffusers", "sdxl_text_encoder_2_diffusers",
     "sdxl_unet_diffusers",
 )  # fmt: skip
 

@@ -20,6 +20,8 @@ WHOLE = {
     "sdxl": ("sdxl_single", "sdxl_base_single_sgm", {
         "unet": "sdxl_unet_diffusers", "vae": "sd_vae_diffusers", "text_encoder": "clip_vit_l14_text_transformers",
         "text_encoder_2": "sdxl_text_encoder_2_diffusers"}),
+    "sdxl-refiner": ("sdxl_refiner_single", "sdxl_refiner_single_sgm", {
+        "unet": "sdxl_refiner_unet_diffusers", "vae": "sd_vae_diffusers", "text_encoder_2": "sdxl_text_encoder_2_diffusers"}),
 }  # fmt: skip
 
 
@@ -141,11 +143,12 @@ def small(name):
 
     torch.manual_seed(0)
     preset = PRESETS[name]
-    sdxl = name == "sdxl"
+    sdxl = "text_encoder_2" in preset.text
     levels = len(preset.unet.channels)
     unet = dataclasses.replace(
-        preset.unet, channels=(32, 64, 64, 64)[:levels], heads=(2,) * levels, context=64 if sdxl else 32, groups=8,
-        depths=(0, 1, 2) if sdxl else preset.unet.depths, pooled_width=32 if sdxl else None, size_width=8 if sdxl else None,
+        preset.unet, channels=(32, 64, 64, 64)[:levels], heads=(2,) * levels, context=32 * len(preset.text), groups=8,
+        depths={"sdxl": (0, 1, 2), "sdxl-refiner": (0, 2, 2, 0)}.get(name, preset.unet.depths), middle=2 * (name == "sdxl-refiner"),
+        size_width=8 if sdxl else None, added_width={"sdxl": 32 + 6 * 8, "sdxl-refiner": 32 + 5 * 8}.get(name),
     )  # fmt: skip
     vae = {**preset.vae, "block_out_channels": (8, 8, 16, 16), "norm_num_groups": 4}
     text = {part: {**config, **TINY_TEXT} for part, config in preset.text.items()}
@@ -156,7 +159,9 @@ def small(name):
         models[part] = kind(CLIPTextConfig(**config))
     states = {part: model.state_dict() for part, model in models.items()}
     file = unet_to_ldm(states["unet"], unet) | vae_to_ldm(states["vae"], 4)
-    if sdxl:
+    if name == "sdxl-refiner":
+        file |= text_to_openclip(states["text_encoder_2"], "conditioner.embedders.0.model.")
+    elif sdxl:
         clip = {f"conditioner.embedders.0.transformer.text_model.{k}": v for k, v in states["text_encoder"].items()}
         file |= clip | text_to_openclip(states["text_encoder_2"], "conditioner.embedders.1.model.")
     elif name == "sd15":
@@ -167,7 +172,7 @@ def small(name):
     return preset, models, file
 
 
-@pytest.fixture(scope="module", params=["sd15", "sd21", "sdxl"])
+@pytest.fixture(scope="module", params=["sd15", "sd21", "sdxl", "sdxl-refiner"])
 def written(request, tmp_path_factory):
     preset, models, file = small(request.param)
     path = tmp_path_factory.mktemp("single") / "model.ckpt"
@@ -204,7 +209,10 @@ def test_loaded_parts_compute_what_the_models_compute(written, monkeypatch, tmp_
     state = models["unet"].state_dict()
     assert all(torch.equal(tensor, state[key]) for key, tensor in parts.unet.state_dict().items())
     pads = [encoder.tokenizer.pad_token for encoder in parts.text.encoders]
-    assert pads == {"sd15": ["<|endoftext|>"], "sd21": ["!"], "sdxl": ["<|endoftext|>", "!"]}[name]
+    assert pads == {"sd15": ["<|endoftext|>"], "sdxl": ["<|endoftext|>", "!"]}.get(name, ["!"])
+    sdxl = name.startswith("sdxl")
+    assert all(encoder.skip == sdxl and encoder.final_norm != sdxl for encoder in parts.text.encoders)
+    assert parts.text.zero_null == (name == "sdxl")
 
 
 def test_text_encoders_without_prefix_are_read_the_same():
