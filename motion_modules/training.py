@@ -57,6 +57,7 @@ class Settings(Strict):
         0.2, ge=0, le=1
     )  # of the steps on clips, on such as are not in fours and may have two objects
     object_weight: float = 3.0
+    apart: float = 4.0
     fade: tuple[float, float] = (0.4, 0.7)
     drop: float = 0.1
     image: Literal["frozen", "cross", "all"] = (

@@ -1,8 +1,9 @@
 """The recipe of image UNets (and, with more frames, of what grows on them): v-prediction with zero terminal noise on cached latents.
 
 Lin et al. 2023 (arXiv 2305.08891) for the noise, Salimans and Ho 2022 (arXiv 2202.00512) for v = alpha eps - sigma x0. The text side is frozen. Cells
-with an object weigh more than the others at first: they are few, and presence, colour and shape are decided there. But a weight that depends on
-the answer makes the net expect objects too often, and they come in twos and threes; so it fades to 1.
+with an object weigh more than the others at first: they are few, and presence, colour and shape are decided there. And scenes come in fours that
+differ in one word, under the same noise: most of a squared error is what no caption tells, and is the same for all four, so what differs among them
+is given more weight. Both are biased (an object is expected too often, and comes in twos and threes), so both fade.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from videogen.shapes import sample
 from videogen.shapes.captions import image_captions, plain
 from videogen.training import sampled
 from videogen.training.config import Strict
-from videogen.training.latents import Latents, Order, open_latents
+from videogen.training.latents import Latents, Order, encode_missing, open_latents
 from videogen.training.recipe import JUDGE_SEED, Draw, Thunk
 
 # DDIM with the spacing that zero terminal noise needs; no clipping, so that samplers agree.
@@ -57,20 +58,26 @@ class Settings(Strict):
     stills: int = 50_000
     batch_size: int = 32
     object_weight: float = 3.0  # an object's cell counts this much more than another at first
-    fade: tuple[float, float] = (0.4, 0.7)  # shares of the budget between which that falls to 1
+    apart: float = 4.0  # what tells scenes of four apart counts this much more than the rest at first
+    fade: tuple[float, float] = (0.4, 0.7)  # shares of the budget between which both come to count like the rest
     drop: float = 0.1  # share of captions left empty, for guidance
     judged: int = 128
     made: int = 48  # stills that are made from captions and measured
 
 
 class Batch(NamedTuple):
-    """Latents `b f c h w`, how much each cell weighs `b f 1 h w`, captions, times `b`, noise like the latents."""
+    """Latents `b f c h w`, how much each cell weighs `b f 1 h w`, captions, times `b`, noise like the latents.
+
+    So many in a row as `together` says differ in one word only; the share of the error that differs among them counts `apart` times more.
+    """
 
     latents: Tensor
     weights: Tensor
     captions: list[str]
     times: Tensor
     noise: Tensor
+    together: int = 1
+    apart: float = 0.0
 
 
 class Image:
@@ -139,7 +146,7 @@ class Setting:
         from accelerate import PartialState
 
         state = PartialState()
-        open_latents(order, self.model / "vae", store, self.device, state.process_index, state.num_processes)
+        encode_missing(order, self.model / "vae", store, self.device, state.process_index, state.num_processes)
         state.wait_for_everyone()
         return open_latents(order, self.model / "vae", store, self.device)
 
@@ -168,9 +175,16 @@ class Setting:
         }
 
     def error(self, net: nn.Module, batch: Batch, dials: Mapping[str, Dial] | None = None) -> Tensor:
-        """The mean over cells of weight * (v - v_true)^2, divided by the mean weight."""
+        """The mean over cells of weight * (v - v_true)^2, divided by the mean weight.
+
+        Of scenes that belong together, `batch.apart` times the squared distance of each error from their mean error is added.
+        """
         pred, v = self._asked(net, batch, dials)
-        squares = (pred - v).square()
+        error = pred - v
+        squares = error.square()
+        if batch.apart:
+            fours = error.unflatten(0, (-1, batch.together))
+            squares = squares + batch.apart * (fours - fours.mean(1, keepdim=True)).flatten(0, 1).square()
         return (squares * batch.weights).sum() / (batch.weights.expand_as(squares).sum())
 
     def _asked(self, net: nn.Module, batch: Batch, dials: Mapping[str, Dial] | None = None) -> tuple[Tensor, Tensor]:
@@ -209,13 +223,14 @@ def draw_batch(draw: Draw, data: Latents, size: int, settings: Any, device: torc
 
     Scenes that belong together (twins) come together and share time, noise, phrasing, and whether their captions are dropped.
 
-    settings  has `object_weight`, `fade` and `drop`
+    settings  has `object_weight`, `apart`, `fade` and `drop`
     """
     s, generator, alike = settings, draw.generator("batch"), data.together
     count = size // alike
     if not count:
         raise InputError(f"a batch of {size} cannot hold the {alike} scenes that belong together; make it larger")
     share = draw.share(count * alike)
+    left = faded(s.fade, draw.progress)
     first = torch.randint(len(data.latents) // alike, (count,), generator=generator) * alike
     strata = torch.randperm(count, generator=generator)
     u = (strata + torch.rand(count, generator=generator)) / count
@@ -226,16 +241,21 @@ def draw_batch(draw: Draw, data: Latents, size: int, settings: Any, device: torc
     dropped = (torch.rand(count, generator=generator) < s.drop).repeat_interleave(alike)
     told = ["" if drop else caption for drop, caption in zip(dropped.tolist(), captions, strict=True)]
     mine = (first[:, None] + torch.arange(alike)).flatten()[share]
-    weight = faded(s.object_weight, s.fade, draw.progress)
-    weights = 1 + (weight - 1) * (data.objects[mine].float() / 255).sqrt()
-    latents = data.latents[mine].float()
-    return Batch(latents.to(device), weights[:, :, None].to(device), told[share], times[share], noise[share].to(device))
+    weights = 1 + left * (s.object_weight - 1) * (data.objects[mine].float() / 255).sqrt()
+    return Batch(
+        data.latents[mine].float().to(device),
+        weights[:, :, None].to(device),
+        told[share],
+        times[share],
+        noise[share].to(device),
+        alike,
+        left * s.apart if alike > 1 and len(mine) % alike == 0 else 0.0,
+    )
 
 
-def faded(weight: float, fade: tuple[float, float], progress: float) -> float:
-    """`weight` until the first share of the budget, 1 from the second on, linear between."""
-    left = (fade[1] - progress) / (fade[1] - fade[0])
-    return 1 + (weight - 1) * min(1.0, max(0.0, left))
+def faded(fade: tuple[float, float], progress: float) -> float:
+    """1 until the first share of the budget, 0 from the second on, linear between."""
+    return min(1.0, max(0.0, (fade[1] - progress) / (fade[1] - fade[0])))
 
 
 def write_unet(unet: UNet | Any, folder: Path) -> None:

@@ -78,26 +78,32 @@ def still_frames(count: int, generator: torch.Generator) -> Tensor:
     return anywhere * (torch.rand(count, 1, generator=generator) < 0.5)
 
 
-def open_latents(
+def open_latents(order: Order, vae_folder: Path, store: Path, device: torch.device) -> Latents:
+    """The latents of `order`; what `store` lacks of them is encoded."""
+    folder = encode_missing(order, vae_folder, store, device)
+    scenes, _ = order.scenes()
+    pieces = [load_file(folder / f"{start}.safetensors") for start in range(0, order.count, PIECE)]
+    stored = (torch.cat([piece[name] for piece in pieces]) for name in ("latents", "objects"))
+    return Latents(scenes, *stored, together=TWINS if order.twins else 1)
+
+
+def encode_missing(
     order: Order, vae_folder: Path, store: Path, device: torch.device, rank: int = 0, ranks: int = 1
-) -> Latents:
-    """The latents of `order`, encoding what `store` lacks: this process its share of the pieces. Call again after a barrier to read them all."""
+) -> Path:
+    """Encode what `store` lacks of `order`, this process its share of the pieces; the folder of the pieces."""
     if not (vae_folder / "config.json").is_file():
         raise InputError(f"{vae_folder} has no autoencoder; train it first (videogen train miniature/vae)")
     scenes, only = order.scenes()
     folder = store / _key(order, vae_folder)
     folder.mkdir(parents=True, exist_ok=True)
-    starts = range(0, order.count, PIECE)
     vae = None
-    for number, start in enumerate(starts):
+    for number, start in enumerate(range(0, order.count, PIECE)):
         if number % ranks == rank and not (folder / f"{start}.safetensors").is_file():
             vae = vae or AutoencoderKL.from_pretrained(vae_folder).to(device, memory_format=torch.channels_last).eval()
             piece = slice(start, start + PIECE)
             with replacing(folder / f"{start}.safetensors") as beside:
                 save_file(_encoded(vae, scenes[piece], only[piece], device), beside)
-    pieces = [load_file(path) for start in starts if (path := folder / f"{start}.safetensors").is_file()]
-    stored = (torch.cat([piece[name] for piece in pieces]) for name in ("latents", "objects"))
-    return Latents(scenes, *stored, together=TWINS if order.twins else 1)
+    return folder
 
 
 @torch.no_grad()

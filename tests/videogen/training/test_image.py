@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from tests import tiny_world
-from videogen.conditioning import Conditioning
 from videogen.shapes.world import SHAPES
 from videogen.training.image import Batch, Image, Settings, draw_batch, faded
 from videogen.training.recipe import Draw
@@ -67,22 +66,19 @@ def test_a_run_can_go_on_from_an_exported_unet(recipe: Image, tmp_path: Path) ->
     assert all(torch.equal(before[name].half().float(), after[name]) for name in before)
 
 
-def test_the_weight_of_objects_fades_to_one() -> None:
-    assert [faded(3.0, (0.4, 0.8), progress) for progress in (0.0, 0.4, 0.8, 1.0)] == [3.0, 3.0, 1.0, 1.0]
-    assert faded(3.0, (0.4, 0.8), 0.6) == pytest.approx(2.0)
-
-
-@torch.no_grad()
-def test_diffusers_loads_the_export_and_says_the_same(recipe: Image, tmp_path: Path) -> None:
-    from diffusers import DDIMScheduler, UNet2DConditionModel
-
-    recipe.export(tmp_path)
-    theirs = UNet2DConditionModel.from_pretrained(tmp_path / "unet").eval()
-    recipe.root.load_state_dict({name: value.half().float() for name, value in recipe.root.state_dict().items()})
-    x, text = torch.randn(2, 1, 4, 16, 16), torch.randn(2, 77, 128)
-    ours, _ = recipe.root(x, torch.tensor([3.0, 900.0]), Conditioning(tokens={"text": text}))
-    assert torch.allclose(ours[:, 0], theirs(x[:, 0], torch.tensor([3, 900]), text).sample, atol=1e-4)
-    scheduler = DDIMScheduler.from_pretrained(tmp_path / "scheduler")
-    assert torch.allclose(
-        scheduler.alphas_cumprod.double(), recipe.setting.path.alpha(torch.arange(1000)) ** 2, atol=1e-5
+def test_what_tells_fours_apart_counts_more(recipe: Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = draw_batch(Draw(7, 3), recipe.data, 4, recipe.settings, torch.device("cpu"))
+    plain = batch._replace(weights=torch.ones_like(batch.weights))
+    alpha, sigma = (
+        f(batch.times).float()[:, None, None, None, None]
+        for f in (recipe.setting.path.alpha, recipe.setting.path.sigma)
     )
+    v = alpha * batch.noise - sigma * batch.latents
+    same, differ = torch.ones(4, 1, 1, 1, 1), torch.tensor([1.0, -1.0, 1.0, -1.0])[:, None, None, None, None]
+    for wrong, expected in ((same, 1.0), (differ, 1.0 + batch.apart)):
+        monkeypatch.setattr(recipe.root, "forward", lambda x, *_, wrong=wrong: (v + wrong, {}))
+        assert float(recipe.setting.error(recipe.root, plain)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_weights_fade_between_two_shares_of_the_budget() -> None:
+    assert [faded((0.4, 0.8), progress) for progress in (0.0, 0.4, 0.6, 0.8, 1.0)] == [1, 1, pytest.approx(0.5), 0, 0]

@@ -8,7 +8,7 @@ import torch
 from videogen.errors import InputError
 from videogen.shapes import render, sample
 from videogen.training import latents
-from videogen.training.latents import Order, cells, open_latents, still_frames
+from videogen.training.latents import Order, cells, encode_missing, open_latents, still_frames
 
 CPU = torch.device("cpu")
 
@@ -38,7 +38,7 @@ def test_processes_fill_it_together_and_nothing_is_encoded_twice(
     alone = open_latents(order, vae, tmp_path / "alone", CPU)
     assert alone.latents.shape == (8, 2, 4, 16, 16)
     for rank in (1, 0):
-        open_latents(order, vae, tmp_path / "shared", CPU, rank, 2)
+        encode_missing(order, vae, tmp_path / "shared", CPU, rank, 2)
     monkeypatch.setattr(latents, "_encoded", None)
     shared = open_latents(order, vae, tmp_path / "shared", CPU)
     assert torch.equal(alone.latents, shared.latents)
