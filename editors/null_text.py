@@ -214,10 +214,11 @@ def descend(
     for j in range(steps + 1):
         with torch.set_grad_enabled(j < steps):
             loss, there = attempt(moving)
-        if not losses or float(loss) < min(losses):
+        value = float(loss.detach())
+        if not losses or value < min(losses):
             best = [moving.detach().clone(), there.detach()]
-        losses.append(float(loss))
-        if j == steps or losses[-1] < enough:
+        losses.append(value)
+        if j == steps or value < enough:
             break
         (moving.grad,) = torch.autograd.grad(loss, moving)
         adam.step()
@@ -231,15 +232,13 @@ def for_inputs(unet: UNet, frames: int) -> Iterator[None]:
     Everything is as it was afterwards, also when the work was interrupted.
     """
     trained = [parameter for parameter in unet.parameters() if parameter.requires_grad]
-    checkpointing = [(level, level.checkpointing) for level in unet.levels]
+    checkpointing = unet.checkpointing
     try:
         for parameter in trained:
             parameter.requires_grad_(False)
-        if frames > 1:
-            unet.set_checkpointing()
+        unet.set_checkpointing(checkpointing or frames > 1)
         yield
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
-        for level, on in checkpointing:
-            level.checkpointing = on
+        unet.set_checkpointing(checkpointing)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,19 @@ from videogen.attention import temporal
 from videogen.control import Pass, Site
 from videogen.errors import InputError
 from videogen.models.blocks import DownLevel, MidLevel, ResnetBlock, UpLevel
-from videogen.models.layers import Attention, FeedForward, GroupNorm, Linear, Scope, to_picture, to_tokens
+from videogen.models.layers import (
+    Attention,
+    FeedForward,
+    GroupNorm,
+    Linear,
+    Scope,
+    recompute,
+    to_picture,
+    to_tokens,
+)
 from videogen.models.unet import UNet
+
+Alone = Literal["run", "skip"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +44,7 @@ class MotionConfig:
     mid                whether the middle has a module (AnimateDiff v2)
     norm_scope         statistics of the module's own GroupNorm: per frame (the authors' SD 1.5 code) or over the clip (diffusers, the SDXL branch)
     resnet_norm_scope  what the family expects of the UNet's residual blocks: over the clip in AnimateDiff v1, else per frame
+    alone              a frame without company in its group: the modules run and it sees itself, or they are skipped there
     """
 
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
@@ -43,6 +55,7 @@ class MotionConfig:
     norm_scope: Scope = "clip"
     resnet_norm_scope: Scope = "frame"
     groups: int = 32
+    alone: Alone = "run"
 
     def __post_init__(self) -> None:
         counts = (self.layers, self.heads, self.positions, self.groups)
@@ -51,6 +64,8 @@ class MotionConfig:
         for scope in (self.norm_scope, self.resnet_norm_scope):
             if scope not in get_args(Scope):
                 raise InputError(f"a norm of motion modules is over each {' or '.join(get_args(Scope))}, not {scope!r}")
+        if self.alone not in get_args(Alone):
+            raise InputError(f"a lone frame's motion modules are to {' or '.join(get_args(Alone))}, not {self.alone!r}")
 
     @classmethod
     def from_diffusers(cls, config: Mapping[str, Any]) -> MotionConfig:
@@ -73,15 +88,17 @@ class MotionConfig:
             norm_scope=config.get("norm_scope", "clip"),
             resnet_norm_scope=config.get("resnet_norm_scope", "frame"),
             groups=int(config.get("motion_norm_num_groups", config.get("norm_num_groups", 32))),
+            alone=config.get("alone", "run"),
         )
 
     def to_diffusers(self) -> dict[str, Any]:
-        """The same as a MotionAdapter's `config.json`; diffusers ignores the two scopes, which are ours."""
+        """The same as a MotionAdapter's `config.json`; diffusers ignores the two scopes and `alone`, which are ours."""
         return {
             "_class_name": "MotionAdapter", "_diffusers_version": "0.42.1", "block_out_channels": list(self.channels),
             "motion_layers_per_block": self.layers, "motion_mid_block_layers_per_block": 1, "motion_num_attention_heads": self.heads,
             "motion_norm_num_groups": self.groups, "motion_max_seq_length": self.positions, "use_motion_mid_block": self.mid,
             "conv_in_channels": None, "norm_scope": self.norm_scope, "resnet_norm_scope": self.resnet_norm_scope,
+            "alone": self.alone,
         }  # fmt: skip
 
 
@@ -114,6 +131,7 @@ class TemporalBlock(nn.Module):
     def __init__(self, width: int, heads: int, length: int, site: Site) -> None:
         super().__init__()
         self.sites = tuple(dataclasses.replace(site, place=f"{site.place}.{name}") for name in ("attn1", "attn2"))
+        self.ends = tuple(site.ends() for site in self.sites)
         self.pos_embed = Positions(width, length)
         self.norm1 = nn.LayerNorm(width)
         self.attn1 = Attention(width, heads)
@@ -125,14 +143,22 @@ class TemporalBlock(nn.Module):
     def forward(self, h: Tensor, p: Pass) -> Tensor:
         """h `(b f) n c`."""
         h = self._attended(h, p) if len(p.spans) < 2 else over_spans(self._attended, h, p)
-        return h + self.ff(self.norm3(h), p)
+        return h + recompute(p.recompute_pieces, self._fed, h, p)
 
     def _attended(self, h: Tensor, p: Pass) -> Tensor:
-        for norm, layer, site in ((self.norm1, self.attn1, self.sites[0]), (self.norm2, self.attn2, self.sites[1])):
-            x = p.features(site, self.pos_embed(norm(h), p))
-            out = temporal(layer.to_q(x, p), layer.to_k(x, p), layer.to_v(x, p), layer.heads, site, p)
-            h = h + p.features(site, layer.to_out[0](out, p))
+        layers = (self.norm1, self.attn1), (self.norm2, self.attn2)
+        for (norm, layer), site, (start, end) in zip(layers, self.sites, self.ends, strict=True):
+            x = p.features(start, self.pos_embed(norm(h), p))
+            h = h + p.features(end, recompute(p.recompute_pieces, _attend, layer, x, site, p))
         return h
+
+    def _fed(self, h: Tensor, p: Pass) -> Tensor:
+        return self.ff(self.norm3(h), p)
+
+
+def _attend(layer: Attention, x: Tensor, site: Site, p: Pass) -> Tensor:
+    out = temporal(layer.to_q(x, p), layer.to_k(x, p), layer.to_v(x, p), layer.heads, site, p)
+    return layer.to_out[0](out, p)
 
 
 def over_spans(layer: Callable[[Tensor, Pass], Tensor], h: Tensor, p: Pass) -> Tensor:
@@ -158,9 +184,12 @@ def over_spans(layer: Callable[[Tensor, Pass], Tensor], h: Tensor, p: Pass) -> T
 class MotionModule(nn.Module):
     """GroupNorm, projection, one temporal block, projection back (zero at first). Returns what is to be added to h."""
 
+    dial = "motion"
+
     def __init__(self, width: int, config: MotionConfig, site: Site) -> None:
         super().__init__()
         self.site = site
+        self.alone = config.alone
         self.norm = GroupNorm(config.groups, width, 1e-6, config.norm_scope)
         self.proj_in = Linear(width, width)
         block = dataclasses.replace(site, place=f"{site.place}.transformer_blocks.0")
@@ -171,8 +200,11 @@ class MotionModule(nn.Module):
 
     def forward(self, h: Tensor, p: Pass) -> Tensor:
         """h `(b f) c h w` -> the same shape."""
-        x = self.proj_in(to_tokens(self.norm(h, p)), p)
+        x = recompute(p.recompute_pieces, self._tokens, h, p)
         return to_picture(self.proj_out(self.transformer_blocks[0](x, p), p), h)
+
+    def _tokens(self, h: Tensor, p: Pass) -> Tensor:
+        return self.proj_in(to_tokens(self.norm(h, p)), p)
 
 
 def sinusoidal_positions(width: int, length: int) -> Tensor:

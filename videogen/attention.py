@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from videogen.control import Pass, Site
+from videogen.errors import InputError
 
 # CUDA's fused kernels put batch and heads on grid axes of 65,535 blocks.
 MOST_HEADS = 32768
@@ -19,14 +20,19 @@ MOST_HEADS = 32768
 SMALL_MAP = 512 * 512
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """softmax(q k^T / sqrt(d)) v for q `b f heads n d` and k, v `b g heads m d`, g = f or 1 -> `b f n heads d`.
 
     With g = 1 the queries of all frames form one sequence over the shared keys.
+    mask `b f|1 1 n|1 m`: True may be attended; or numbers that are added to the scores.
     """
     b, f, heads, n, d = q.shape
+    if mask is not None:
+        # Each frame has a mask of its own. Keys that the clip shares are repeated, being far smaller than a mask for one long sequence.
+        k, v, mask = (x.expand(-1, f, -1, -1, -1) for x in (k, v, mask))
+        mask = mask.flatten(0, 1)
     if k.shape[1] == f:
-        out = _product(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1))
+        out = _product(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), mask)
         return out.transpose(1, 2).unflatten(0, (b, f))
     sequence = q.transpose(2, 3).reshape(b, f * n, heads, d).transpose(1, 2)
     out = _product(sequence, k[:, 0], v[:, 0])
@@ -37,10 +43,15 @@ def _product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Ten
     """softmax(q k^T / sqrt(d)) v over the last two axes, by the fused kernel or written out."""
     if not _written_out(q, k):
         return F.scaled_dot_product_attention(q, k, v, mask)
+    return torch.matmul(_maps(q, k, mask).to(v.dtype), v)
+
+
+def _maps(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(q k^T / sqrt(d)) over the last two axes, where the mask allows it or with its numbers added to the scores."""
     scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
     if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
-    return torch.matmul(scores.softmax(-1).to(v.dtype), v)
+        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+    return scores.softmax(-1)
 
 
 def _written_out(q: Tensor, k: Tensor) -> bool:
@@ -52,30 +63,48 @@ def _written_out(q: Tensor, k: Tensor) -> bool:
 def attend_controlled(q: Tensor, k: Tensor, v: Tensor, site: Site, p: Pass, mask: Tensor | None = None) -> Tensor:
     """`attend`, with p's control asked first what is attended and then, where it wants maps, how much.
 
-    mask `b 1 1 n m` (True may be attended) keeps groups of frames apart at temporal sites.
+    mask `b f|1 1 n|1 m` keeps groups of frames apart at temporal sites (True may be attended), or weighs the entries of a source.
     """
     control = p.control
     assert control is not None
     q, k, v = control.qkv(site, q, k, v, p)
     if not control.wants_maps(site, p):
-        if mask is None:
-            return attend(q, k, v)
-        out = F.scaled_dot_product_attention(
-            q, k.expand(-1, q.shape[1], -1, -1, -1), v.expand(-1, q.shape[1], -1, -1, -1), mask
-        )
-        return out.transpose(2, 3)
-    scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
-    if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
-    probs = control.maps(site, scores.softmax(-1), p)
+        return attend(q, k, v, mask)
+    probs = control.maps(site, _maps(q, k, mask), p)
     return torch.matmul(probs.to(v.dtype), v).transpose(2, 3)
 
 
-def spatial(q: Tensor, k: Tensor, v: Tensor, heads: int, site: Site, p: Pass) -> Tensor:
-    """Attention inside the picture. q `(b f) n c`; k, v `(b g) m c` with g = f or 1 -> `(b f) n c`."""
+def spatial(q: Tensor, k: Tensor, v: Tensor, heads: int, site: Site, p: Pass, bias: Tensor | None = None) -> Tensor:
+    """Attention inside the picture. q `(b f) n c`; k, v `(b g) m c` with g = f or 1 -> `(b f) n c`.
+
+    bias `b f 1 n|1 m` is added to the scores.
+    """
     q, k, v = (x.unflatten(0, (p.b, -1)).unflatten(-1, (heads, -1)).transpose(2, 3) for x in (q, k, v))
-    out = attend(q, k, v) if p.control is None else attend_controlled(q, k, v, site, p)
+    out = attend(q, k, v, bias) if p.control is None else attend_controlled(q, k, v, site, p, bias)
     return out.flatten(3).flatten(0, 1)
+
+
+def weighed(source: str, site: Site, h: Tensor, p: Pass) -> tuple[Tensor, Tensor] | None:
+    """What the dials of a source's entries make of its attention, for queries h `(b f) n c`; None where all are plain.
+
+    With w_e the weights and W the strongest of them, the keys of entry e get log(w_e / W) on their scores, `b f 1 n|1 m`, and min(W, 1) of the
+    output is added, `(b f) n|1 1`. So 0 is an entry that is not there, 2 one that is there twice, and where there is one entry alone
+    its attention fades with its weight. Raises InputError for a weight below 0.
+    """
+    entries = p.entries.get(source, ())
+    if all(p.plain(name) for name, _ in entries):
+        return None
+    for name, _ in entries:
+        if not p.plain(name) and p.strengths[name].negative:
+            raise InputError(
+                f"the dial of {name!r} is below 0, and tokens cannot be attended to less than not at all; give 0 or more"
+            )
+    weights = torch.broadcast_tensors(*(p.weight(name, site, h) for name, _ in entries))
+    strongest = torch.stack(weights).amax(0)
+    # Where all are 0 nothing is added; scores stay finite there, and so do gradients.
+    shares = [torch.where(strongest == 0, 1, weight / strongest).log() for weight in weights]
+    keys = [share.expand(-1, -1, length) for share, (_, length) in zip(shares, entries, strict=True)]
+    return torch.cat(keys, -1).unflatten(0, (p.b, p.f))[:, :, None], strongest.clamp(max=1)
 
 
 def temporal(q: Tensor, k: Tensor, v: Tensor, heads: int, site: Site, p: Pass) -> Tensor:

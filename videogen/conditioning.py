@@ -39,6 +39,9 @@ def framed(port: str, value: Tensor) -> Tensor:
 class Dial:
     """How strong a source is, when, on which frames, where in the picture and at which sites. `Dial()` changes nothing, `Dial(0)` is off.
 
+    On tokens, weights tell how the entries of one head share a query's attention: an entry of weight w gets w times the share it would have, so 0
+    is not there and 2 is there twice. How much the attention adds is the strongest entry's weight, at most 1.
+
     scale   a number, or a function of the time t
     steps   the fraction of the time grid it is on, [start, stop); (0.5, 1) is on to the end
     frames  weight per absolute frame: a list, or keys `{frame: weight}` that are interpolated and held outside
@@ -83,13 +86,31 @@ def keyed(keys: Sequence[float] | Mapping[int, float], frames: Sequence[int]) ->
 
 @dataclasses.dataclass(frozen=True)
 class Strength:
-    """A dial, resolved for one call: `weight b f`, `mask b f h w` or None, and per item the test on sites."""
+    """A dial, resolved for one call.
+
+    weight    `b f`
+    mask      `b f h w` or None
+    sites     per item the test on sites
+    live      per item, whether any of its weights differs from 0
+    plain     it changes nothing anywhere
+    negative  some weight is below 0
+    """
 
     weight: Tensor
     mask: Tensor | None
     sites: tuple[Callable[[Any], bool] | None, ...]
-    off: bool
+    live: tuple[bool, ...]
     plain: bool
+    negative: bool
+
+    @property
+    def off(self) -> bool:
+        """Whether it is 0 for every item and frame, at whatever site."""
+        return not any(self.live)
+
+    def off_at(self, site: Any) -> bool:
+        """Whether it is 0 for every item and frame at a site."""
+        return not any(live and (test is None or test(site)) for live, test in zip(self.live, self.sites, strict=True))
 
     def to(self, device: Any) -> Strength:
         """The same on another device."""
@@ -99,9 +120,8 @@ class Strength:
     def only(self, items: list[int]) -> Strength:
         """The same for some of the items."""
         mask = None if self.mask is None else self.mask[items]
-        return dataclasses.replace(
-            self, weight=self.weight[items], mask=mask, sites=tuple(self.sites[i] for i in items)
-        )
+        sites, live = tuple(self.sites[i] for i in items), tuple(self.live[i] for i in items)
+        return dataclasses.replace(self, weight=self.weight[items], mask=mask, sites=sites, live=live)
 
     def of(self, site: Any) -> Tensor:
         """The weights `b f` at one site, zero for the items whose dial leaves that site out."""
@@ -276,7 +296,8 @@ class Conditioning:
         weight = torch.tensor(rows)
         values = {w for row in rows for w in row}
         plain = values == {1.0} and mask is None and all(test is None for test in sites)
-        return Strength(weight, mask, sites, off=values == {0.0}, plain=plain)
+        live = tuple(any(w != 0 for w in row) for row in rows)
+        return Strength(weight, mask, sites, live, plain, negative=min(values, default=0.0) < 0)
 
 
 def stack(**parts: Conditioning) -> Conditioning:
@@ -292,7 +313,14 @@ def stack(**parts: Conditioning) -> Conditioning:
     for port in PORTS:
         for name in dict.fromkeys(n for part in named for n in getattr(part, port)):
             ports[port][name] = torch.cat(_same_shape([getattr(p, port).get(name) for p in named], named, port, name))
-    lacking = {(i, n) for port in PORTS for n in ports[port] for i, p in enumerate(named) if n not in getattr(p, port)}
+    # Zeros of other ports add nothing, those of tokens would be attended to: of a name in several ports the tokens decide.
+    lacking = {
+        (i, n)
+        for port in PORTS
+        for n in ports[port]
+        for i, p in enumerate(named)
+        if n not in getattr(p, "tokens" if n in ports["tokens"] else port)
+    }
     for name in dict.fromkeys([n for p in named for n in p.dials] + [n for _, n in sorted(lacking)]):
         dials[name] = []
         for i, p in enumerate(named):

@@ -31,6 +31,7 @@ class Site:
     part    `down`, `mid` or `up`: which half of the network it stands in
     level   how many times the picture has been halved there
     source  what a cross-attention reads (`text`, `image`), else empty
+    end     `in` or `out` where `features` is called at the input or the output of an attention, else empty
     """
 
     net: str
@@ -39,6 +40,11 @@ class Site:
     part: str
     level: int
     source: str = ""
+    end: Literal["", "in", "out"] = ""
+
+    def ends(self) -> tuple[Site, Site]:
+        """The addresses of an attention's input and output."""
+        return dataclasses.replace(self, end="in"), dataclasses.replace(self, end="out")
 
 
 class Control:
@@ -173,16 +179,18 @@ class Keep(Control):
 class Pass:
     """What every block of one forward reads, and `kept`, the one thing that is written.
 
-    b, f       items and frames of this call
-    emb        activated time embedding, `b 1 d` or `b f d`
-    tokens     what cross-attention reads, `{source: b n d | b f n d}`
-    frames     absolute frame ids
-    groups     `b f` or None
-    rows       one set of words per item
-    strengths  resolved dials by name
-    control    the control of this call, or None
-    spans      the overlapping windows in which temporal layers work; none is one piece
-    sizes      height and width of the map at each level, written by the network as it descends
+    b, f           items and frames of this call
+    emb            activated time embedding, `b 1 d` or `b f d`
+    tokens         what cross-attention reads, `{source: b n d | b f n d}`
+    frames         absolute frame ids
+    groups         `b f` or None
+    rows           one set of words per item
+    strengths      resolved dials by name
+    control        the control of this call, or None
+    sizes          height and width of the map at each level, written by the network as it descends
+    spans          the overlapping windows in which temporal layers work; none is one piece
+    entries        names and lengths of the entries that a source's tokens are joined from
+    checkpointing  gradient checkpointing is on
     """
 
     b: int
@@ -197,6 +205,18 @@ class Pass:
     sizes: dict[int, tuple[int, int]] = dataclasses.field(default_factory=dict)
     spans: tuple[Any, ...] = ()
     kept: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    entries: Mapping[str, tuple[tuple[str, int], ...]] = dataclasses.field(default_factory=dict)
+    checkpointing: bool = False
+
+    @property
+    def recompute_layers(self) -> bool:
+        """Whether the backward pass computes whole layers once more: with checkpointing, where no control looks inside."""
+        return self.checkpointing and self.control is None
+
+    @property
+    def recompute_pieces(self) -> bool:
+        """Whether it computes the pieces between the calls of `features` once more, so that a control is asked once."""
+        return self.checkpointing and self.control is not None
 
     def only(self, items: list[int]) -> Pass:
         """This pass as a control bound to some items sees it; what it keeps still lands in the whole pass."""
@@ -220,22 +240,45 @@ class Pass:
             return h
         return self.control.features(site, h.unflatten(0, (self.b, self.f)), self).flatten(0, 1)
 
-    def on(self, name: str) -> bool:
-        """False where the part called `name` is off for every item and frame: it need not be computed."""
+    def on(self, name: str, site: Site | None = None) -> bool:
+        """False where the part called `name` is off for every item and frame (at this site): it need not be computed."""
         strength = self.strengths.get(name)
-        return strength is None or not strength.off
+        return strength is None or not (strength.off if site is None else strength.off_at(site))
+
+    def plain(self, name: str) -> bool:
+        """Whether the dial of `name` changes nothing in this call."""
+        return name not in self.strengths or self.strengths[name].plain
+
+    def weight(self, name: str, site: Site, h: Tensor) -> Tensor:
+        """The weights of `name` at a site, to be multiplied with h; a part that averages reads them.
+
+        For h `(b f) c h w`: `(b f) 1 1 1`, or `(b f) 1 h w` with a mask; for h `(b f) n c`: `(b f) 1 1` or `(b f) n 1`.
+        """
+        one = (self.b * self.f, *[1] * (h.ndim - 1))
+        if self.plain(name):
+            return h.new_ones(one)
+        strength = self.strengths[name]
+        weight = strength.of(site).to(h.device, h.dtype).reshape(one)
+        if strength.mask is None:
+            return weight
+        size = self.sizes[site.level] if h.ndim == 3 else h.shape[-2:]
+        mask = F.interpolate(strength.mask.to(h.device, h.dtype), size, mode="area").reshape(-1, 1, *size)
+        return weight * (mask.flatten(2).transpose(1, 2) if h.ndim == 3 else mask)
 
     def add(self, h: Tensor, delta: Tensor, name: str, site: Site) -> Tensor:
         """h + weight * delta. Items and frames of weight 0 are selected, not multiplied: they keep h bit for bit, even beside a NaN.
 
         h, delta: `(b f) c h w`, or `(b f) n c` at a site whose map size is known.
         """
-        strength = self.strengths.get(name)
-        if strength is None or strength.plain:
-            return h + delta
-        weight = strength.of(site).to(h.device, h.dtype).reshape(-1, *[1] * (h.ndim - 1))
-        if strength.mask is not None:
-            size = self.sizes[site.level] if h.ndim == 3 else h.shape[-2:]
-            mask = F.interpolate(strength.mask.to(h.device, h.dtype), size, mode="area").reshape(-1, 1, *size)
-            weight = weight * (mask.flatten(2).transpose(1, 2) if h.ndim == 3 else mask)
-        return torch.where(weight == 0, h, h + weight * delta)
+        return h + delta if self.plain(name) else add(h, delta, self.weight(name, site, h))
+
+    def lone(self) -> Tensor | None:
+        """`b f`, True where a frame is the only one of its group; None where it goes without saying that no frame is."""
+        if self.groups is not None:
+            return (self.groups[:, :, None] == self.groups[:, None]).sum(2) == 1
+        return None if self.f > 1 else torch.ones(self.b, 1, dtype=torch.bool)
+
+
+def add(h: Tensor, delta: Tensor, weight: Tensor) -> Tensor:
+    """h + weight * delta, and h itself where the weight is 0."""
+    return torch.where(weight == 0, h, h + weight * delta)

@@ -299,6 +299,23 @@ def test_pictures_packed_beside_a_clip_know_nothing_of_it(norm_scope):
     torch.testing.assert_close(nets.predict(unet, x, one_group)[0], nets.predict(unet, x, cond.replace(groups=None))[0])
 
 
+def test_a_frame_alone_runs_through_the_modules_or_skips_them():
+    """Which of the two is the family's; skipped, it is the image model's, and the others do not notice."""
+    run, skip = (nets.tiny_video_unet(mid=True, dtype=DOUBLE, alone=alone) for alone in ("run", "skip"))
+    image = nets.tiny_unet(dtype=DOUBLE)
+    x, cond = nets.clip(2, 4, dtype=DOUBLE), nets.condition(b=2, dtype=DOUBLE)
+    packed = cond.replace(groups=torch.tensor([[0, 1, 0, 2], [0, 0, 0, 0]]))
+    (ran, _), (skipped, _), (pictures, _) = (nets.predict(unet, x, packed) for unet in (run, skip, image))
+    torch.testing.assert_close(skipped[0, [1, 3]], pictures[0, [1, 3]])
+    torch.testing.assert_close(skipped[0, [0, 2]], ran[0, [0, 2]])
+    torch.testing.assert_close(skipped[1], ran[1])
+    assert ((skipped - ran)[0, [1, 3]].abs().amax((1, 2, 3)) > 1e-3).all()
+    still = x[:, :1]
+    assert torch.equal(nets.predict(skip, still, cond)[0], nets.predict(image, still, cond)[0])
+    assert torch.equal(nets.predict(skip, x, cond)[0], nets.predict(run, x, cond)[0])
+    assert MotionConfig.from_diffusers(nets.motion_config(image, alone="skip").to_diffusers()).alone == "skip"
+
+
 def test_groups_have_gradients():
     unet = nets.tiny_video_unet(dtype=DOUBLE, resnet_norm_scope="clip")
     x, w = nets.clip(1, 3, dtype=DOUBLE).requires_grad_(), nets.clip(1, 3, seed=9, dtype=DOUBLE)

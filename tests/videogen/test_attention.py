@@ -7,8 +7,10 @@ import torch
 
 from tests.nets import PLACE, Maps, one_pass
 from videogen import attention
-from videogen.attention import attend, attend_controlled, spatial, temporal
+from videogen.attention import attend, attend_controlled, spatial, temporal, weighed
+from videogen.conditioning import Conditioning, Dial
 from videogen.control import Control
+from videogen.errors import InputError
 
 HEADS, D = 2, 3
 
@@ -135,3 +137,92 @@ def test_a_mask_reaches_keys_shared_by_all_places():
         torch.testing.assert_close(
             attend_controlled(q, k, v, PLACE, one_pass(1, 4, control=control), allowed), expected
         )
+
+
+# Weights of entries
+
+ENTRIES = (("text", 3), ("text.style", 2))
+SIZE = (2, 4)
+
+
+def told(*, b=2, control=None, **dials):
+    """A pass of three frames with two entries of text, and its dials resolved."""
+    strengths = Conditioning(dials=dials, rows=(frozenset(),) * b).at(500.0, range(3)).strengths
+    named = {name.replace("_", "."): strength for name, strength in strengths.items()}
+    return one_pass(b, 3, strengths=named, entries={"text": ENTRIES}, sizes={0: SIZE}, control=control)
+
+
+def over_entries(p, g=1, seed=0):
+    """Attention over the joined entries of text, and the queries, keys and values it was given."""
+    q, k, v = draw(6, 8, HEADS * D, seed=seed), draw(2 * g, 5, HEADS * D, seed=1), draw(2 * g, 5, HEADS * D, seed=2)
+    bias, amount = weighed("text", PLACE, q, p) or (None, None)
+    out = spatial(q, k, v, HEADS, PLACE, p, bias)
+    return (out if amount is None else amount * out), (q, k, v)
+
+
+def by_definition(q, k, v, weights):
+    """sum_j w_j e^(s_j) v_j / sum_j w_j e^(s_j) for weights `(b f) n m`, heads apart."""
+    q, k, v = (x.unflatten(-1, (HEADS, D)).transpose(1, 2) for x in (q, k, v))
+    scores = (q @ k.transpose(-1, -2) / D**0.5).exp() * weights[:, None]
+    return (scores / scores.sum(-1, keepdim=True) @ v).transpose(1, 2).flatten(2)
+
+
+WEIGHED = {
+    "scale": Dial(0.25),
+    "more": Dial(3.0),
+    "frames": Dial(frames=[1.0, 0.5, 0.0]),
+    "rows": (Dial(0.0), Dial(0.5)),
+    "a row without": (None, Dial(0.5)),
+    "mask": Dial(mask=torch.tensor([[0.0, 1.0, 0.5, 1.0], [1.0, 0.25, 0.0, 0.0]])),
+    "mask by frame": Dial(0.5, mask=torch.rand(3, 2, 4, generator=torch.Generator().manual_seed(3))),
+}
+
+
+@pytest.mark.parametrize("g", [3, 1])
+@pytest.mark.parametrize("control", [None, Control(), Maps()], ids=["plain", "neutral", "maps"])
+@pytest.mark.parametrize("dial", WEIGHED.values(), ids=WEIGHED)
+def test_a_weight_multiplies_the_share_of_an_entry(dial, control, g):
+    p = told(text_style=dial, control=control)
+    out, (q, k, v) = over_entries(p, g)
+    style = p.weight("text.style", PLACE, q).expand(-1, 8, 2)
+    weights = torch.cat([torch.ones(6, 8, 3, dtype=torch.float64), style], -1)
+    k, v = (x.repeat_interleave(6 // len(x), 0) for x in (k, v))
+    torch.testing.assert_close(out, by_definition(q, k, v, weights), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("control", [None, Maps()], ids=["plain", "maps"])
+def test_0_is_an_entry_that_is_not_there_and_2_is_one_that_is_there_twice(control):
+    out, (q, k, v) = over_entries(told(text_style=Dial(0.0), control=control))
+    torch.testing.assert_close(out, spatial(q, k[:, :3], v[:, :3], HEADS, PLACE, one_pass(2, 3)))
+    # Nothing leaks from it, whatever it says.
+    k[:, 3:] = 1e6
+    bias, _ = weighed("text", PLACE, q, told(text_style=Dial(0.0)))
+    torch.testing.assert_close(spatial(q, k, v, HEADS, PLACE, told(control=control), bias), out)
+    out, (q, k, v) = over_entries(told(text_style=Dial(2.0), control=control))
+    twice = (torch.cat([x, x[:, 3:]], 1) for x in (k, v))
+    torch.testing.assert_close(out, spatial(q, *twice, HEADS, PLACE, one_pass(2, 3)))
+
+
+def test_plain_dials_ask_for_nothing():
+    for dials in ({}, {"text_style": Dial()}, {"text": Dial(frames=[1.0]), "text_style": (None, Dial(1.0))}):
+        assert weighed("text", PLACE, draw(6, 8, HEADS * D), told(**dials)) is None
+
+
+def test_the_strongest_entry_says_how_much_is_added():
+    plain, _ = over_entries(told())
+    for weight in (0.0, 0.5, 1.0):
+        both, _ = over_entries(told(text=Dial(weight), text_style=Dial(weight)))
+        torch.testing.assert_close(both, weight * plain)
+    torch.testing.assert_close(over_entries(told(text=Dial(3.0), text_style=Dial(3.0)))[0], plain)
+    # One after the other fades to nothing without a jump, and gradients stay finite at its end.
+    for weight in (1e-6, 0.0):
+        q = draw(6, 8, HEADS * D).requires_grad_()
+        bias, amount = weighed("text", PLACE, q, told(text=Dial(weight), text_style=Dial(0.0)))
+        out = amount * spatial(q, *(draw(2, 5, HEADS * D, seed=i) for i in (1, 2)), HEADS, PLACE, told(), bias)
+        assert out.abs().max() <= weight * 5
+        assert torch.autograd.grad(out.sum(), q)[0].isfinite().all()
+
+
+def test_weights_below_0_are_refused():
+    with pytest.raises(InputError, match=r"dial of 'text.style' is below 0"):
+        over_entries(told(text_style=(Dial(), Dial(frames=[1.0, -0.5]))))

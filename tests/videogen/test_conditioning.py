@@ -71,6 +71,9 @@ def test_sites_are_asked_for_each_item():
     assert strength.of("here").tolist() == [[0.5, 0.5], [1.0, 1.0]]
     assert strength.of("there").tolist() == [[0.0, 0.0], [1.0, 1.0]]
     assert strength.only([1]).of("there").tolist() == [[1.0, 1.0]]
+    assert strength.only([0]).off_at("there")
+    assert not strength.off_at("there")
+    assert not strength.only([0]).off_at("here")
 
 
 def test_a_strength_knows_when_it_does_nothing_and_when_it_changes_nothing():
@@ -234,6 +237,15 @@ def test_a_missing_entry_is_zeros_with_its_dial_off():
     }
     weight = both.at(0.0, range(2)).strengths["image"].weight
     assert weight.tolist() == [[0, 0], [0, 0], [0.25, 0.25]]
+
+
+def test_of_a_name_in_several_ports_the_tokens_decide_whether_it_is_off():
+    """Zeros that are added do no harm, zeros that are attended to would."""
+    text, pooled = {"text": tensor(1, 3, 4)}, {"text": tensor(1, 4)}
+    both = stack(a=Conditioning(tokens=text), b=Conditioning(tokens=text, vector=pooled))
+    assert both.dials == {}
+    both = stack(a=Conditioning(vector=pooled), b=Conditioning(tokens=text, vector=pooled))
+    assert both.dials == {"text": (Dial(0.0), None)}
 
 
 def test_a_shared_entry_beside_one_by_frame_is_repeated():

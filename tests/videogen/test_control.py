@@ -1,12 +1,13 @@
 """Controls: neutral where nothing is overridden, composed in order, bound to their rows, and what they keep comes back."""
 
 import dataclasses
+from collections import Counter as Counts
 
 import pytest
 import torch
 
 from tests import nets
-from videogen.conditioning import Dial, stack
+from videogen.conditioning import Conditioning, Dial, stack
 from videogen.control import Control, Keep, Pass, Site
 
 DOUBLE = torch.float64
@@ -251,15 +252,16 @@ def test_views_have_the_promised_shapes_at_every_size():
 
 
 def test_every_address_is_called_once():
-    """But for attention, which is asked at its input and at its output."""
+    """Attention has two for `features`, its input and its output, and one for `qkv`."""
     sites = Sites()
     nets.predict(nets.tiny_video_unet(mid=True), nets.clip(), nets.condition(), sites)
     for verb in ("qkv", "features"):
         called = [site for name, site, _ in sites.calls if name == verb]
-        attention = {site for site in called if ".attn" in site.place}
-        assert all(called.count(site) == (2 if verb == "features" else 1) for site in attention)
-        others = [site for site in called if site not in attention]
-        assert len(set(others)) == len(others)
+        assert len(set(called)) == len(called)
+        ends = [site.end for site in called if ".attn" in site.place]
+        assert ends == (["in", "out"] * (len(ends) // 2) if verb == "features" else [""] * len(ends))
+        assert len(ends) > 0
+        assert {site.end for site in called if ".attn" not in site.place} <= {""}
     encoder = [site.place for name, site, _ in sites.calls if site.kind in ("entry", "down")]
     assert len(encoder) == 1 + 2 * 3 + 2  # conv_in, the layers, the downsamplers: as many as skips
     assert len([site for _, site, _ in sites.calls if site.kind == "skip"]) == len(encoder)
@@ -281,3 +283,111 @@ def test_a_control_with_a_schedule_resolves_it_before_the_network_is_entered():
         out = nets.given(unet, cond, control, [900.0, 500.0])(x, 500, frames=(4, 5, 6)).out
         torch.testing.assert_close(out, nets.given(unet, cond, Verb("features"))(x, 500).out)
     assert seen == [(500.0, (4, 5, 6), (900.0, 500.0))] * 3
+
+
+class Counter(Control):
+    """Adds to activations, and counts how often it is asked."""
+
+    def __init__(self):
+        self.asked = Counts()
+
+    def features(self, site, h, p):
+        self.asked[site] += 1
+        return h + 0.1
+
+
+def test_features_is_asked_once_where_activations_are_recomputed():
+    """Gradient checkpointing recomputes what lies between: gradients stay the same to the bit, and less is held."""
+    unet, results = nets.tiny_video_unet(mid=True), []
+    for checkpointing in (False, True):
+        unet.set_checkpointing(checkpointing)
+        unet.zero_grad()
+        control, held = Counter(), []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, held=held: held.append(x.nbytes) or x, lambda x: x):
+            out, _ = nets.predict(unet, nets.clip(2), nets.condition(b=2), control)
+        out.square().mean().backward()
+        assert set(control.asked.values()) == {1}
+        results.append((set(control.asked), sum(held), {name: value.grad for name, value in unet.named_parameters()}))
+    (asked, held, grads), (asked2, held2, grads2) = results
+    assert asked == asked2
+    assert held2 < held
+    assert all(torch.equal(grads[name], grads2[name]) for name in grads)
+
+
+# Dials and controls
+
+
+def test_a_control_turns_a_dial_of_its_own_when_it_is_resolved():
+    """What a method needs of a schedule (a window of steps, weights by frame, sites): `at` reads a `Dial`, the verbs read numbers."""
+
+    @dataclasses.dataclass(frozen=True)
+    class FromSource(Control):
+        """The target's maps move towards the source's, as far as the dial says."""
+
+        dial: Dial
+        weight: torch.Tensor = None
+
+        def at(self, t, frames, times):
+            return dataclasses.replace(self, weight=torch.tensor(self.dial.weight(t, frames, times)))
+
+        def wants_maps(self, site, p):
+            return (
+                site.kind == "cross" and bool(self.weight.any()) and (self.dial.sites is None or self.dial.sites(site))
+            )
+
+        def maps(self, site, probs, p):
+            source, target = probs
+            return torch.stack([source, torch.lerp(target, source, self.weight.to(probs)[:, None, None, None])])
+
+    unet, x, grid = nets.tiny_unet(dtype=DOUBLE), nets.clip(1, F, dtype=DOUBLE), [900.0, 600.0, 300.0]
+    cond = stack(source=nets.condition(dtype=DOUBLE), target=nets.condition(dtype=DOUBLE, seed=5))
+
+    def target(dial, t, frames=range(F)):
+        return nets.given(unet, cond, FromSource(dial), grid)(x, t, frames)["target"].out
+
+    def plain():
+        return nets.given(unet, cond)(x, 300)["target"].out
+
+    window = Dial(steps=(0.0, 0.5))
+    torch.testing.assert_close(target(window, 300), plain())
+    torch.testing.assert_close(target(window, 600), target(Dial(), 600))
+    assert (target(window, 600) - target(Dial(0.0), 600)).abs().max() > 1e-3
+    by_frame = target(Dial(frames=[9.0, 0.0, 1.0, 0.5]), 300, (1, 2, 3))
+    for i, weight in enumerate((0.0, 1.0, 0.5)):
+        torch.testing.assert_close(by_frame[:, i], target(Dial(weight), 300)[:, i])
+    torch.testing.assert_close(target(Dial(sites=lambda site: False), 300), plain())
+
+
+def test_a_part_is_off_at_the_sites_where_its_dial_says_so():
+    up = dataclasses.replace(nets.PLACE, part="up")
+    dials = {"part": (Dial(sites=lambda site: site.part == "up"), Dial(0.0)), "gone": Dial(0.0)}
+    p = nets.one_pass(2, F, strengths=Conditioning(dials=dials).at(0.0, range(F)).strengths)
+    assert [p.on("part", up), p.on("part", nets.PLACE), p.on("part")] == [True, False, True]
+    assert [p.on("gone", up), p.on("gone"), p.on("other", up)] == [False, False, True]
+
+
+def test_a_part_that_averages_reads_its_weight_in_the_form_of_what_it_weighs():
+    mask = torch.rand(4, 6)
+    dials = {"part": (Dial(frames=[0.0, 0.5, 1.0]), None), "masked": (Dial(0.5, mask=mask), None)}
+    strengths = Conditioning(dials=dials).at(0.0, range(F)).strengths
+    p = nets.one_pass(2, F, strengths=strengths, sizes={0: (2, 3)})
+    picture, tokens = torch.randn(2 * F, 5, 2, 3), torch.randn(2 * F, 6, 5)
+    small = torch.nn.functional.avg_pool2d(mask[None], 2)[0]
+    for h in (picture, tokens):
+        ones = [1] * (h.ndim - 1)
+        assert (
+            p.weight("part", nets.PLACE, h).tolist() == torch.tensor([0, 0.5, 1, 1, 1, 1]).reshape(-1, *ones).tolist()
+        )
+        torch.testing.assert_close(p.weight("other", nets.PLACE, h) * h, h)
+        for name in ("part", "masked"):
+            moved = h + p.weight(name, nets.PLACE, h) * (h.cos() - h)
+            torch.testing.assert_close(p.add(h, h.cos() - h, name, nets.PLACE), moved)
+    torch.testing.assert_close(p.weight("masked", nets.PLACE, picture)[0, 0], 0.5 * small)
+    torch.testing.assert_close(p.weight("masked", nets.PLACE, tokens)[0, :, 0], 0.5 * small.flatten())
+
+
+def test_a_frame_is_alone_where_no_other_has_its_group():
+    assert nets.one_pass(2, F).lone() is None
+    assert nets.one_pass(2, 1).lone().tolist() == [[True], [True]]
+    groups = torch.tensor([[0, 0, 1], [2, 1, 0]])
+    assert nets.one_pass(2, F, groups=groups).lone().tolist() == [[False, False, True], [True, True, True]]

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from videogen.attention import spatial
-from videogen.control import Pass, Site
+from videogen.attention import spatial, weighed
+from videogen.control import Pass, Site, add
 from videogen.models.layers import (
     Attention,
     Conv2d,
@@ -43,12 +43,15 @@ class ResnetBlock(nn.Module):
 
     def forward(self, h: Tensor, p: Pass) -> Tensor:
         """h `(b f) c h w`."""
+        return p.features(self.site, recompute(p.recompute_pieces, self._added, h, p))
+
+    def _added(self, h: Tensor, p: Pass) -> Tensor:
         x = self.conv1(F.silu(self.norm1(h, p)), p)
         emb = self.time_emb_proj(p.emb, p).expand(-1, p.f, -1).flatten(0, 1)
         x = x + emb[:, :, None, None]
         x = self.conv2(F.silu(self.norm2(x, p)), p)
         h = h if self.conv_shortcut is None else self.conv_shortcut(h, p)
-        return p.features(self.site, h + x)
+        return h + x
 
 
 class TransformerBlock(nn.Module):
@@ -62,6 +65,7 @@ class TransformerBlock(nn.Module):
         super().__init__()
         self.site_self = Site(site.net, f"{site.place}.attn1", "self", site.part, site.level)
         self.site_text = Site(site.net, f"{site.place}.attn2", "cross", site.part, site.level, "text")
+        self.ends_self, self.ends_text = self.site_self.ends(), self.site_text.ends()
         self.norm1 = nn.LayerNorm(width)
         self.attn1 = Attention(width, heads)
         self.norm2 = nn.LayerNorm(width)
@@ -70,21 +74,32 @@ class TransformerBlock(nn.Module):
         self.ff = FeedForward(width)
         self.temporal: nn.Module | None = None
 
-    def _attend(self, layer: Attention, h: Tensor, source: Tensor | None, site: Site, p: Pass) -> Tensor:
-        """h attends over source, or over itself."""
-        h = p.features(site, h)
-        source = h if source is None else source
-        q, k, v = layer.to_q(h, p), layer.to_k(source, p), layer.to_v(source, p)
-        return p.features(site, layer.to_out[0](spatial(q, k, v, layer.heads, site, p), p))
-
     def forward(self, h: Tensor, p: Pass) -> Tensor:
         """h `(b f) n c`."""
-        h = h + self._attend(self.attn1, self.norm1(h), None, self.site_self, p)
+        x = p.features(self.ends_self[0], self.norm1(h))
+        x = recompute(p.recompute_pieces, attended, self.attn1, x, x, self.site_self, p)
+        h = h + p.features(self.ends_self[1], x)
+        h = self._told(h, p)
+        h = h + recompute(p.recompute_pieces, self._fed, h, p)
+        return h if self.temporal is None else self.temporal(h, p)
+
+    def _told(self, h: Tensor, p: Pass) -> Tensor:
         text = p.tokens["text"]
         text = text.flatten(0, 1) if text.ndim == 4 else text
-        h = h + self._attend(self.attn2, self.norm2(h), text, self.site_text, p)
-        h = h + self.ff(self.norm3(h), p)
-        return h if self.temporal is None else self.temporal(h, p)
+        bias, amount = weighed("text", self.site_text, h, p) or (None, None)
+        x = p.features(self.ends_text[0], self.norm2(h))
+        x = recompute(p.recompute_pieces, attended, self.attn2, x, text, self.site_text, p, bias)
+        x = p.features(self.ends_text[1], x)
+        return h + x if amount is None else add(h, x, amount)
+
+    def _fed(self, h: Tensor, p: Pass) -> Tensor:
+        return self.ff(self.norm3(h), p)
+
+
+def attended(layer: Attention, h: Tensor, source: Tensor, site: Site, p: Pass, bias: Tensor | None = None) -> Tensor:
+    """h `(b f) n c` attends over source through a layer's projections; bias as in `spatial`."""
+    q, k, v = layer.to_q(h, p), layer.to_k(source, p), layer.to_v(source, p)
+    return layer.to_out[0](spatial(q, k, v, layer.heads, site, p, bias), p)
 
 
 class Transformer2D(nn.Module):
@@ -109,10 +124,13 @@ class Transformer2D(nn.Module):
 
     def forward(self, h: Tensor, p: Pass) -> Tensor:
         """h `(b f) c h w`."""
-        x = self.proj_in(to_tokens(self.norm(h, p)), p)
+        x = recompute(p.recompute_pieces, self._tokens, h, p)
         for block in self.transformer_blocks:
             x = block(x, p)
         return p.features(self.site, h + to_picture(self.proj_out(x, p), h))
+
+    def _tokens(self, h: Tensor, p: Pass) -> Tensor:
+        return self.proj_in(to_tokens(self.norm(h, p)), p)
 
 
 class Downsample(nn.Module):
@@ -150,7 +168,6 @@ class Level(nn.Module):
         self.resnets = nn.ModuleList(resnets)
         self.attentions = nn.ModuleList(attentions)
         self.motion_modules = nn.ModuleList()
-        self.checkpointing = False
 
     def layer(self, i: int, h: Tensor, p: Pass) -> Tensor:
         """Residual block i with what follows it."""
@@ -160,11 +177,17 @@ class Level(nn.Module):
         return self.motion(i, h, p)
 
     def motion(self, i: int, h: Tensor, p: Pass) -> Tensor:
-        """Motion module i, where one is installed and its dial is not off."""
-        if len(self.motion_modules) == 0 or not p.on("motion"):
+        """Motion module i, where one is installed and its dial is not off. Where its family says so, lone frames skip it."""
+        if len(self.motion_modules) == 0:
             return h
         module: Any = self.motion_modules[i]
-        return p.features(module.site, p.add(h, module(h, p), "motion", module.site))
+        lone = p.lone() if module.alone == "skip" else None
+        if not p.on("motion", module.site) or (lone is not None and p.f == 1):
+            return h
+        moved = p.add(h, module(h, p), "motion", module.site)
+        if lone is not None:
+            moved = torch.where(lone.to(h.device).flatten()[:, None, None, None], h, moved)
+        return p.features(module.site, moved)
 
 
 class DownLevel(Level):
@@ -180,7 +203,7 @@ class DownLevel(Level):
     def forward(self, h: Tensor, p: Pass, skips: list[Tensor]) -> Tensor:
         """h `(b f) c h w`; appends to `skips`."""
         for i in range(len(self.resnets)):
-            h = p.features(self.sites[i], recompute(self.checkpointing, self.layer, i, h, p))
+            h = p.features(self.sites[i], recompute(p.recompute_layers, self.layer, i, h, p))
             skips.append(h)
         if self.downsamplers is not None:
             h = p.features(self.sites[-1], self.downsamplers[0](h, p))
@@ -197,7 +220,7 @@ class MidLevel(Level):
 
     def forward(self, h: Tensor, p: Pass) -> Tensor:
         """h `(b f) c h w`."""
-        return p.features(self.site, recompute(self.checkpointing, self._whole, h, p))
+        return p.features(self.site, recompute(p.recompute_layers, self._whole, h, p))
 
     def _whole(self, h: Tensor, p: Pass) -> Tensor:
         h = self.resnets[0](h, p)
@@ -220,7 +243,7 @@ class UpLevel(Level):
         """h `(b f) c h w`; takes its skips from the end of `skips`."""
         for i in range(len(self.resnets)):
             h, skip = p.features(self.sites[i], h), p.features(self.sites_skip[i], skips.pop())
-            h = recompute(self.checkpointing, self._joined, i, h, skip, p)
+            h = recompute(p.recompute_layers, self._joined, i, h, skip, p)
         if self.upsamplers is not None:
             h = self.upsamplers[0](h, (skips[-1].shape[-2], skips[-1].shape[-1]), p)
         return h

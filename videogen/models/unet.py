@@ -171,6 +171,7 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         self.net = net
+        self.checkpointing = False
         c = config.channels
         self.width = c[0] * 4
         self.conv_in = Conv2d(config.in_channels, c[0], 3, padding=1)
@@ -230,8 +231,13 @@ class UNet(nn.Module):
 
     def set_checkpointing(self, on: bool = True) -> None:
         """Recompute each layer's activations in the backward pass instead of keeping them."""
-        for level in self.levels:
-            level.checkpointing = on
+        self.checkpointing = on
+
+    @property
+    def parts(self) -> list[str]:
+        """The names of installed parts that a dial can turn: what their modules say in `dial`."""
+        names = (getattr(module, "dial", None) for module in self.modules())
+        return sorted({name for name in names if isinstance(name, str)})
 
     def embed(self, labels: Tensor, cond: Conditioning) -> Tensor:
         """Time (and, for SDXL, size and pooled text) -> the activated embedding `b 1 d`, or `b f d` where a vector differs by frame."""
@@ -254,6 +260,12 @@ class UNet(nn.Module):
                     raise InputError(f"this model does not take {port} {name!r}; it takes {takes.get(port) or 'none'}")
         if not cond.entries("tokens", "text"):
             raise InputError("this model needs text; give a prompt (it may be empty)")
+        known = sorted({name for port in PORTS for name in getattr(cond, port)} | set(self.parts))
+        for name in cond.dials:
+            if name not in known:
+                raise InputError(
+                    f"there is nothing called {name!r} that a dial could turn; there is {', '.join(known)}"
+                )
         for name in takes["vector"]:
             if not cond.entries("vector", name):
                 raise InputError(
@@ -276,19 +288,21 @@ class UNet(nn.Module):
         """x `b f c h w`, labels `b` (what the net is told of the time), cond resolved for this call -> (output `b f c h w`, what was kept)."""
         b, f = x.shape[:2]
         dtype = self.conv_in.weight.dtype
-        text = _text(cond).to(dtype)
+        text, entries = _text(cond)
         frames = cond.frames or tuple(range(f))
         p = Pass(
             b,
             f,
             self.embed(labels, cond),
-            {"text": text},
+            {"text": text.to(dtype)},
             frames,
             cond.rows,
             cond.groups,
             cond.strengths,
             control,
             spans=tuple(cond.spans.cut(frames)) if cond.spans is not None else (),
+            entries={"text": entries},
+            checkpointing=self.checkpointing,
         )
         h = self.conv_in(x.to(dtype).flatten(0, 1).contiguous(memory_format=torch.channels_last), p)
         h = p.features(self.site_in, h)
@@ -305,15 +319,28 @@ class UNet(nn.Module):
 
 
 def _vector(cond: Conditioning, name: str) -> Tensor:
-    """The sum of all vectors of one head, `b 1 d`, or `b f d` where one differs by frame."""
-    return functools.reduce(torch.add, (framed("vector", value) for value in cond.entries("vector", name)))
+    """The sum of all vectors of one head by their dials' weights, `b 1 d`, or `b f d` where one differs by frame."""
+    values = []
+    for full, value in cond.vector.items():
+        if head(full) == name:
+            strength, value = cond.strengths.get(full), framed("vector", value)
+            values.append(value if strength is None or strength.plain else value * strength.weight.to(value)[..., None])
+    return functools.reduce(torch.add, values)
 
 
-def _text(cond: Conditioning) -> Tensor:
-    """All text entries joined along n, `b n d`, or `b f n d` where one differs by frame."""
-    entries = cond.entries("tokens", "text")
+def _text(cond: Conditioning) -> tuple[Tensor, tuple[tuple[str, int], ...]]:
+    """All text entries joined along n, `b n d`, or `b f n d` where one differs by frame; with their names and lengths.
+
+    Entries that are off in the whole call are left out, unless all are.
+    """
+    named = {name: value for name, value in cond.tokens.items() if head(name) == "text"}
+    off = [name for name in named if name in cond.strengths and cond.strengths[name].off]
+    if len(off) < len(named):
+        named = {name: value for name, value in named.items() if name not in off}
+    entries = list(named.values())
     if len(entries) > 1 and any(e.ndim == 4 for e in entries):
         entries = [framed("tokens", e) for e in entries]
         frames = max(e.shape[1] for e in entries)
         entries = [e.expand(-1, frames, -1, -1) for e in entries]
-    return entries[0] if len(entries) == 1 else torch.cat(entries, -2)
+    text = entries[0] if len(entries) == 1 else torch.cat(entries, -2)
+    return text, tuple((name, e.shape[-2]) for name, e in zip(named, entries, strict=True))

@@ -178,6 +178,80 @@ def test_texts_of_one_head_are_joined_in_the_order_given():
         torch.testing.assert_close(nets.predict(unet, x, Conditioning(tokens=tokens))[0], joined)
 
 
+def dialled(unet, *dials, f=3, times=None, t=500.0, **fields):
+    """What the network says with text and style, whose dial is given; without one, there is no style."""
+    tokens = {"text": nets.condition(dtype=DOUBLE).tokens["text"]}
+    if dials:
+        tokens["text.style"] = nets.condition(seed=4, dtype=DOUBLE).tokens["text"][:, :3]
+    cond = Conditioning(tokens=tokens, dials={"text.style": dials[0]} if dials and dials[0] else {}, **fields)
+    return nets.given(unet, cond, times=times)(nets.clip(1, f, dtype=DOUBLE), t).out
+
+
+def test_dials_on_an_entry_of_tokens_act_where_they_say_and_nowhere_else():
+    """0 in the whole call is no entry and 1 is no dial, bit for bit; of rows, frames and steps each gets its own."""
+    unet = nets.tiny_video_unet(dtype=DOUBLE)
+    without, plain = dialled(unet), dialled(unet, None)
+    assert (plain - without).abs().max() > 1e-3
+    for dial in (Dial(0.0), Dial(frames=[0.0]), Dial(lambda t: t - 500)):
+        assert torch.equal(dialled(unet, dial), without)
+    for dial in (Dial(), Dial(frames=[1.0]), Dial(lambda t: t / 500)):
+        assert torch.equal(dialled(unet, dial), plain)
+    grid = [900.0, 500.0, 100.0]
+    for t, same in zip(grid, (True, False, False)):
+        out = dialled(unet, Dial(steps=(0.0, 0.3)), times=grid, t=t)
+        assert torch.equal(out, dialled(unet, None, t=t)) == same
+        assert torch.equal(out, dialled(unet, t=t)) != same
+    masks = {0.0: without, 1.0: plain, 0.5: dialled(unet, Dial(0.5))}
+    for value, same in masks.items():
+        torch.testing.assert_close(dialled(unet, Dial(mask=torch.full((16, 16), value))), same)
+        torch.testing.assert_close(dialled(unet, Dial(value, sites=lambda site: True)), same)
+    torch.testing.assert_close(dialled(unet, Dial(sites=lambda site: False)), without)
+
+
+def test_weights_by_frame_of_an_entry_are_those_of_the_frames_alone():
+    unet = nets.tiny_unet(dtype=DOUBLE)
+    by_frame = dialled(unet, Dial(frames=[0.0, 0.5, 1.0]))
+    for i, weight in enumerate((0.0, 0.5, 1.0)):
+        torch.testing.assert_close(by_frame[:, i], dialled(unet, Dial(weight))[:, i])
+
+
+def test_a_row_that_lacks_an_entry_does_not_attend_to_its_zeros():
+    unet, x = nets.tiny_video_unet(dtype=DOUBLE), nets.clip(1, 3, dtype=DOUBLE)
+    base = nets.condition(dtype=DOUBLE)
+    styled = base & Conditioning(tokens={"text.style": nets.condition(seed=4, dtype=DOUBLE).tokens["text"]})
+    rows = {"uncond": base, "cond": styled, "half": styled.replace(dials={"text.style": Dial(0.5)})}
+    for control in (None, nets.Maps()):
+        pred = nets.given(unet, stack(**rows), control)(x, 500)
+        for name, cond in rows.items():
+            torch.testing.assert_close(pred[name].out, nets.given(unet, cond, control)(x, 500).out)
+
+
+def test_text_without_weight_adds_nothing_at_all():
+    """The text's own dial at 0 leaves out the layer, even beside a NaN; in between it fades."""
+    unet, x, cond = nets.tiny_unet(dtype=DOUBLE), nets.clip(2, 3, dtype=DOUBLE), nets.condition(b=2, dtype=DOUBLE)
+    silent = cond.replace(dials={"text": (Dial(0.0), Dial())})
+    out, plain = nets.predict(unet, x, silent)[0], nets.predict(unet, x, cond)[0]
+    torch.testing.assert_close(out[1], plain[1])
+    spoilt = silent.replace(tokens={"text": cond.tokens["text"].clone()})
+    spoilt.tokens["text"][0] = float("nan")
+    assert torch.equal(nets.predict(unet, x, spoilt)[0], out)
+    for name, value in unet.named_parameters():
+        if ".attn2.to_out." in name:
+            nn.init.zeros_(value)
+    torch.testing.assert_close(nets.predict(unet, x, cond)[0][0], out[0])
+
+
+def test_the_dial_of_an_entry_weighs_its_vector_too():
+    unet, x, cond = nets.tiny_unet("sdxl", dtype=DOUBLE), nets.clip(dtype=DOUBLE), nets.condition("sdxl", dtype=DOUBLE)
+    styled = cond & Conditioning(vector={"text.style": torch.ones(1, nets.POOLED, dtype=DOUBLE)})
+    faded = styled.replace(dials={"text.style": Dial(frames=[0.0, 0.5, 1.0])})
+    out = nets.predict(unet, x, faded)[0]
+    for i, weight in enumerate((0.0, 0.5, 1.0)):
+        vector = {**cond.vector, "text": cond.vector["text"] + weight}
+        alone = nets.predict(unet, x[:, i : i + 1], cond.replace(vector=vector))[0]
+        torch.testing.assert_close(out[:, i : i + 1], alone)
+
+
 def test_vectors_of_one_head_are_added_and_may_differ_by_frame():
     unet, x, cond = nets.tiny_unet("sdxl", dtype=DOUBLE), nets.clip(dtype=DOUBLE), nets.condition("sdxl", dtype=DOUBLE)
     pooled, size = cond.vector["text"], cond.vector["size"]
@@ -231,7 +305,8 @@ def test_the_network_compiles_without_a_graph_break(backend):
     unet, x = UNet(UNetConfig(**levels)).eval(), nets.clip(2)
     nets.awaken(add_motion(unet, nets.motion_config(unet)))
     given = nets.condition(seed=4, dials={"motion": Dial(0.5, frames=[1.0, 0.0, 1.0])})
-    cond = stack(uncond=nets.condition(), cond=given)
+    style = Conditioning(tokens={"text.style": nets.condition(seed=5).tokens["text"]}, groups=torch.tensor([[0, 0, 1]]))
+    cond = stack(uncond=nets.condition(), cond=given & style)
     compiled = torch.compile(unet, fullgraph=True, backend=backend)
     with torch.no_grad():
         out, plain = nets.predict(compiled, x, cond)[0], nets.predict(unet, x, cond)[0]
@@ -264,6 +339,8 @@ UNFIT = [
     ("sd1", {"tokens": {"text": torch.zeros(1, 5, 12)}, "concat": {"mask": torch.zeros(1, 3, 1, 8, 8)}}, "concat 'mask'"),
     ("sd1", {"tokens": {"text": torch.zeros(1, 5, 12)}, "hints": {"canny": torch.zeros(1, 3, 3, 64, 64)}}, "hints 'canny'"),
     ("sd1", {}, "needs text"),
+    ("sd1", {"tokens": {"text": torch.zeros(1, 5, 12)}, "dials": {"txet": Dial()}}, "nothing called 'txet'.*there is text$"),
+    ("sd1", {"tokens": {"text": torch.zeros(1, 5, 12)}, "dials": {"motion": Dial()}}, "nothing called 'motion'"),
     ("sd1", {"tokens": {"text": torch.zeros(1, 5, 16)}}, "16 wide.*12"),
     ("sdxl", {"tokens": {"text": torch.zeros(1, 5, 12)}}, "needs the vector 'text'"),
     ("sdxl", {"tokens": {"text": torch.zeros(1, 5, 12)}, "vector": {"text": torch.zeros(1, 10)}}, "needs the vector 'size'"),
