@@ -35,9 +35,8 @@ def explain(pipe: Pipeline, request: Request) -> list[Line]:
 
 def _parts(pipe: Pipeline) -> str:
     parts = {"UNet": pipe.parts.unet, "VAE": pipe.parts.vae, "text": pipe.parts.text}
-    return (
-        ", ".join(f"{name} {_millions(part)} in {_dtype(part)}" for name, part in parts.items()) + f" on {pipe.device}"
-    )
+    told = ", ".join(f"{name} {_millions(part)} ({_dtype(part)})" for name, part in parts.items())
+    return f"{told} parameters, on {pipe.device}"
 
 
 def _motion(pipe: Pipeline, request: Request) -> str:
@@ -110,7 +109,7 @@ def _memory(pipe: Pipeline, plan: Plan) -> str:
 
 
 def _millions(part: nn.Module) -> str:
-    return f"{sum(value.numel() for value in part.parameters()) / 1e6:.1f} M parameters"
+    return f"{sum(value.numel() for value in part.parameters()) / 1e6:.1f} M"
 
 
 def _dtype(part: Any) -> str:

@@ -187,19 +187,16 @@ class Pipeline:
         width: int | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: Scale | None = None,
-        guidance_rescale: float = 0.0,
         sampler: str = "ddim",
         eta: float = 0.0,
         karras: bool = False,
-        motion_scale: float | Dial = 1.0,
         windows: Windows | None = None,
         free_noise: bool = False,
     ) -> Plan:
         """What a call with these options will do, without doing it. Raises InputError for impossible values."""
         steps = self.steps if num_inference_steps is None else num_inference_steps
         guidance = self.guidance if guidance_scale is None else guidance_scale
-        scales = {"guidance_scale": guidance, "guidance_rescale": guidance_rescale, "motion_scale": motion_scale}
-        plan.check_numbers(num_frames, steps, **scales)
+        plan.check_numbers(num_frames, steps, guidance_scale=guidance)
         factor = autoencoder.factor(self.parts.vae)
         size = plan.size_of(height, width, self.default_size, factor)
         method = plan.sampler_of(sampler, self.scheduler, eta, karras)
@@ -266,9 +263,9 @@ class Pipeline:
         """
         settled = self.plan(
             num_frames=num_frames, height=height, width=width, num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale, guidance_rescale=guidance_rescale, sampler=sampler, eta=eta, karras=karras,
-            motion_scale=motion_scale, windows=windows, free_noise=free_noise,
+            guidance_scale=guidance_scale, sampler=sampler, eta=eta, karras=karras, windows=windows, free_noise=free_noise,
         )  # fmt: skip
+        plan.check_finite(guidance_rescale=guidance_rescale, motion_scale=motion_scale)
         times, frames, pieces = settled.times, settled.frames, settled.windows
         prompts = [prompt] if isinstance(prompt, (str, Mapping)) else list(prompt)
         source = source_of(seed, generator)

@@ -41,11 +41,16 @@ class Plan:
 
 
 def check_numbers(frames: int, steps: int, **scales: Any) -> None:
-    """Refuse a count below 1 and a scale, given by its name, that is a number but not a finite one."""
+    """Refuse a count below 1, and scales that `check_finite` refuses."""
     if frames < 1:
         raise InputError(f"{frames} frames: a clip needs at least 1")
     if steps < 1:
         raise InputError(f"{steps} steps: sampling needs at least 1")
+    check_finite(**scales)
+
+
+def check_finite(**scales: Any) -> None:
+    """Refuse a scale, given by its name, that is a number but not a finite one."""
     for name, value in scales.items():
         if isinstance(value, (int, float)) and not math.isfinite(value):
             raise InputError(f"{name.replace('_', ' ')} {value}: give a finite number")

@@ -279,7 +279,11 @@ class Sampler:
 SPACED = ("timestep_spacing", "steps_offset")
 UNCLIPPED = {"clip_sample": (False,), "thresholding": (False,)}
 PLAIN_RATIOS = {"use_exponential_sigmas": (False, None), "use_beta_sigmas": (False, None)}
-NO_FLOW = {"use_lu_lambdas": (False,), "use_flow_sigmas": (False,), "solver_order": (2,), "lower_order_final": (True,)}
+FULLY_SPACED = (*SPACED, "use_karras_sigmas", "final_sigmas_type")
+SECOND_ORDER = {
+    **PLAIN_RATIOS, "thresholding": (False,), "use_lu_lambdas": (False,), "use_flow_sigmas": (False,), "solver_order": (2,),
+    "lower_order_final": (True,),
+}  # fmt: skip
 
 SAMPLERS = {
     "ddim": Sampler(
@@ -293,7 +297,7 @@ SAMPLERS = {
         ratio_steps,
         "EulerDiscreteScheduler",
         Grid("linspace"),
-        (*SPACED, "use_karras_sigmas", "final_sigmas_type"),
+        FULLY_SPACED,
         fixed={
             **PLAIN_RATIOS,
             "interpolation_type": ("linear",),
@@ -318,11 +322,9 @@ SAMPLERS = {
         multistep_steps,
         "DPMSolverMultistepScheduler",
         Grid("linspace", whole_labels=True),
-        (*SPACED, "use_karras_sigmas", "final_sigmas_type"),
+        FULLY_SPACED,
         fixed={
-            **PLAIN_RATIOS,
-            **NO_FLOW,
-            "thresholding": (False,),
+            **SECOND_ORDER,
             "algorithm_type": ("dpmsolver++", "deis"),
             "solver_type": ("midpoint", "bh1", "bh2", "logrho"),
         },
@@ -332,11 +334,9 @@ SAMPLERS = {
         multistep_steps,
         "UniPCMultistepScheduler",
         Grid("linspace", whole_labels=True),
-        (*SPACED, "use_karras_sigmas", "final_sigmas_type"),
+        FULLY_SPACED,
         fixed={
-            **PLAIN_RATIOS,
-            **NO_FLOW,
-            "thresholding": (False,),
+            **SECOND_ORDER,
             "predict_x0": (True,),
             "solver_type": ("bh2", "midpoint", "heun", "logrho"),
             "disable_corrector": ([],),

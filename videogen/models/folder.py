@@ -54,7 +54,7 @@ class Parts:
         self.unet.to(device, dtype)
         self.text.to(device, dtype)
         upcast = dtype == torch.float16 and self.unet.config.size_width is not None and self.vae.config["force_upcast"]
-        self.vae.to(device, torch.float32 if upcast else dtype)
+        torch.nn.Module.to(self.vae, device, torch.float32 if upcast else dtype)  # diffusers' own warns of any dtype
         return self
 
 

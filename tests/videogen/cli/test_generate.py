@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from tests.videogen.cli.calls import PROMPT, Run
+from tests import folders
+from tests.videogen.cli.calls import PROMPT, Run, error_line
 from videogen import recipe, video
 from videogen.cli.generate import parse_fps, parse_lora, parse_size
+from videogen.models.unet import UNet
 from videogen.pipeline import Pipeline
 from videogen.sampling import SAMPLERS
 
@@ -130,6 +132,40 @@ def test_a_lora_acts_at_its_weight(generate: Run, lora: Path, tmp_path: Path) ->
     assert np.array_equal(plain, off)
     assert not np.array_equal(plain, on)
     assert not np.array_equal(on, twice)
+
+
+def test_layers_of_the_text_encoder_are_skipped(generate: Run, pipe: Pipeline, tmp_path: Path) -> None:
+    made = png(generate, tmp_path, "x", "--clip-skip", "1")
+    assert np.array_equal(made, frames_of(pipe, clip_skip=1))
+    assert not np.array_equal(made, frames_of(pipe))
+    assert video.read_recipe(tmp_path / "x.png").options == {"clip_skip": 1}
+
+
+def test_second_prompts_are_for_sdxl(run: Run, generate: Run, tmp_path: Path) -> None:
+    words = ("--prompt-2", "a cat", "--negative-2", "grey")
+    assert "one text encoder" in error_line(generate(*words))
+    folders.stable_diffusion_xl(tmp_path / "sdxl")
+    standing = ("--model", tmp_path / "sdxl", "--frames", "1", "--steps", "1", "--quiet", "-o", tmp_path / "x.png")
+    done = run("generate", PROMPT, *standing, *words)
+    assert done.code == 0, done.err
+    options = {"prompt_2": "a cat", "negative_prompt_2": "grey", "num_frames": 1}
+    expected = frames_of(Pipeline.from_pretrained(tmp_path / "sdxl"), **options)
+    assert np.array_equal(video.read(tmp_path / "x.png").to_numpy(), expected)
+    assert video.read_recipe(tmp_path / "x.png").options == {"prompt_2": "a cat", "negative_2": "grey"}
+
+
+def test_explain_says_what_would_run_and_runs_nothing(
+    generate: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(UNet, "forward", lambda *_: pytest.fail("the network was asked"))
+    done = generate("--explain", "--frames", "20", "--sampler", "euler")
+    assert (done.code, done.err) == (0, "")
+    told = dict(line.split(maxsplit=1) for line in done.out.splitlines())
+    assert told["sampler"].startswith("euler")
+    assert told["windows"].startswith("2 of 16 frames")
+    assert not list(tmp_path.iterdir())
+    for words in (("--size", "20x64"), ("--window", "99"), ("--steps", "1001"), ("-o", tmp_path / "x.avi")):
+        error_line(generate("--explain", *words))
 
 
 def test_output_is_replaced_when_told(generate: Run, tmp_path: Path) -> None:
