@@ -17,6 +17,7 @@ METHODS = (
     "prompt_to_prompt",
     "sdedit",
     "text2video_zero",
+    "tune_a_video",
 )
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from editors.prompt_to_prompt import prompt_to_prompt as prompt_to_prompt
     from editors.sdedit import sdedit as sdedit
     from editors.text2video_zero import text2video_zero as text2video_zero
+    from editors.tune_a_video import tune_a_video as tune_a_video
 
 
 class _Methods(ModuleType):

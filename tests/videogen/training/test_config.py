@@ -10,7 +10,7 @@ from videogen.training import recipes
 from videogen.training.config import RunConfig, load, validate
 
 OFFERS = {**recipes(), "motion": offer}
-CONFIGS = sorted((Path(__file__).parents[3] / "configs").rglob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[3] / "configs" / "miniature").glob("*.yaml"))
 
 
 @pytest.fixture

@@ -1,0 +1,137 @@
+"""Tune-A-Video (Wu et al. 2023): tune an image model on one clip, invert the clip, sample with the edited prompt.
+
+The network is the image UNet with a temporal attention in every transformer block (`motion_modules.tune_a_video`), self-attention over the
+first and the previous frame (`frame_choice.SPARSE_CAUSAL`) in tuning, inversion and sampling alike. One tuning serves many prompts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from editors.edited import Edited
+from editors.workpiece import begin
+from motion_modules.tune_a_video import temporal_parameters
+from motion_modules.tune_a_video_folder import animated
+from videogen.frame_choice import SPARSE_CAUSAL
+from videogen.guidance import Scale
+from videogen.inversion import invert
+from videogen.noise import FrameNoise
+from videogen.pipeline import Pipeline
+from videogen.sampling import ddim
+
+
+def tune_a_video(
+    pipe: Pipeline,
+    clip: Tensor,
+    source: str,
+    target: str,
+    *,
+    tuning_steps: int = 200,
+    learning_rate: float = 3e-5,
+    steps: int = 50,
+    guidance_scale: Scale = 12.5,
+    negative_prompt: str | None = None,
+    inversion_prompt: str = "",
+    seed: int = 0,
+) -> Edited:
+    """Frames `f 3 H W` in [0, 1] that show `source`, made to show `target`.
+
+    pipe              an image model (motion modules are left out), which stays as it is; or a tuned one, which is not tuned again
+    tuning_steps      at most 500 in the paper; too many, and the model can no longer be told otherwise
+    inversion_prompt  what the net is told while the clip is inverted; the authors say nothing
+
+    Measured: `error_T`, what the tuned net's prediction is off by on the clip at t = T (where it was tuned here).
+    """
+    measured: dict[str, float] = {}
+    if not temporal_parameters(pipe.parts.unet):
+        pipe, measured = tune(pipe, clip, source, steps=tuning_steps, learning_rate=learning_rate, seed=seed)
+    made = sample(
+        pipe, clip, target, steps=steps, guidance_scale=guidance_scale, negative_prompt=negative_prompt,
+        inversion_prompt=inversion_prompt,
+    )  # fmt: skip
+    return dataclasses.replace(made, measured={**made.measured, **measured})
+
+
+@torch.no_grad()
+def sample(
+    pipe: Pipeline,
+    clip: Tensor,
+    target: str,
+    *,
+    steps: int = 50,
+    guidance_scale: Scale = 12.5,
+    negative_prompt: str | None = None,
+    inversion_prompt: str | None = "",
+    seed: int = 0,
+) -> Edited:
+    """A tuned model's clip of `target`, begun from the inverted clip, or with `inversion_prompt=None` from the noise of a seed."""
+    work = begin(pipe, clip, steps)
+    described, wanted = work.conditions(inversion_prompt or "", target, negative_prompt=negative_prompt)
+    if inversion_prompt is None:
+        noise = FrameNoise(seed)(1, len(clip), work.latents.shape[2:]).to(work.latents)
+    else:
+        noise = invert(work.denoise(described, 1.0, SPARSE_CAUSAL), work.latents, work.times).noise
+    return work.edited(ddim(work.denoise(wanted, guidance_scale, SPARSE_CAUSAL), noise, work.times))
+
+
+def tune(
+    pipe: Pipeline, clip: Tensor, prompt: str, *, steps: int = 200, learning_rate: float = 3e-5, seed: int = 0
+) -> tuple[Pipeline, dict[str, float]]:
+    """A copy of an image model, tuned on frames `f 3 H W` in [0, 1] and their caption, and its error on the clip.
+
+    With 0 steps it is the untuned model with the method's attention.
+    """
+    from motion_modules.tuning import How, Subject, Tuning
+    from videogen.training.config import RunConfig
+    from videogen.training.loop import Loop
+
+    begin(pipe, clip, 1)  # refuses what cannot be edited before anything is tuned
+    device, dtype = pipe.device, pipe.parts.unet.conv_in.weight.dtype
+    recipe = Tuning(How(), lambda place: Subject(Pipeline(animated(pipe.parts)).to(place, torch.float32), clip, prompt))
+    with torch.random.fork_rng(), torch.enable_grad(), tempfile.TemporaryDirectory(prefix="videogen-") as folder:
+        if steps:
+            optimization = {"muon": learning_rate, "adamw": learning_rate, "betas": (0.9, 0.999), "weight_decay": 0.01}
+            values = {
+                "recipe": "tune_a_video", "out": Path(folder) / "run", "seed": seed, "budget": {"steps": steps}, "settings": {},
+                "optimization": {**optimization, "warmup": 0.0, "average": 0.0}, "every": {"log": max(steps // 10, 1), "checkpoint": 0},
+            }  # fmt: skip
+            Loop(RunConfig[How].model_validate(values), recipe).run()
+        else:
+            torch.manual_seed(seed)
+            recipe.prepare(device)
+    tuned = recipe.about.pipe
+    tuned.parts.unet.set_checkpointing(False)
+    with torch.no_grad():
+        error = recipe.judge()
+    tuned.parts.unet.requires_grad_(False)
+    return tuned.to(device, dtype), error
+
+
+def from_config(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Edited]:
+    """Run a configuration file with the authors' keys: tune (or resume) into `output_dir`, then a clip for each of its prompts.
+
+    Raises InputError with the path of the first wrong key.
+    """
+    from motion_modules.tune_a_video_folder import load
+    from motion_modules.tuning import offer, read_clip
+    from motion_modules.tuning_config import read_authors
+    from videogen.training.loop import Loop
+
+    config = read_authors(path, overrides)
+    run = config.run()
+    Loop(run, offer().build(run.settings)).run(config.resume_from_checkpoint)
+    pipe, clip, made = load(config.output_dir), read_clip(config.train_data), config.validation_data
+    clip = clip[: made.video_length]
+    return {
+        prompt: sample(
+            pipe, clip, prompt, steps=made.num_inference_steps, guidance_scale=made.guidance_scale,
+            negative_prompt=made.negative_prompt, inversion_prompt="" if made.use_inv_latent else None, seed=config.seed or 0,
+        )
+        for prompt in made.prompts
+    }  # fmt: skip

@@ -1,0 +1,111 @@
+"""Folders of Tune-A-Video: diffusers' layout, but for the UNet, whose class and level types are the authors' own.
+
+Their `unet/config.json` is that of an image UNet with other words in it: `UNet3DConditionModel`, levels called `...Block3D`, and
+`attention_head_dim` is the number of heads, as in every Stable Diffusion config. (ModelScope's UNet has the same class name and level types, and
+no `mid_block_type`; it is another network.) Their loader reads `unet/diffusion_pytorch_model.bin` only, so that is what is written.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from motion_modules.animatediff import remove_motion
+from motion_modules.tune_a_video import add_temporal, our_name, temporal_parameters, tuned_state
+from videogen.errors import InputError
+from videogen.files import replacing
+from videogen.models.folder import Parts, describing, load_vae, read_json, write_json
+from videogen.models.text import load_text_side, save_text_side
+from videogen.models.unet import UNet, UNetConfig
+from videogen.models.weights import files
+from videogen.models.weights.strict import load_state
+from videogen.pipeline import Pipeline
+
+CLASS, MIDDLE = "UNet3DConditionModel", "UNetMidBlock3DCrossAttn"
+
+
+def is_tuned(folder: Path) -> bool:
+    """Whether a model folder holds a UNet of Tune-A-Video."""
+    config = folder / "unet" / "config.json"
+    return config.is_file() and read_json(config).get("mid_block_type") == MIDDLE
+
+
+def image_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The authors' `unet/config.json` as that of the image UNet under it. Raises InputError for another class."""
+    if config.get("_class_name") != CLASS or config.get("mid_block_type") != MIDDLE:
+        raise InputError(
+            f"this UNet is a {config.get('_class_name')} with {config.get('mid_block_type')}; Tune-A-Video's is a {CLASS} with {MIDDLE}"
+        )
+    types = {
+        key: [name.replace("Block3D", "Block2D") for name in config[key]]
+        for key in ("down_block_types", "up_block_types")
+    }
+    return {**config, **types, "mid_block_type": "UNetMidBlock2DCrossAttn"}
+
+
+def authors_config(config: UNetConfig) -> dict[str, Any]:
+    """The inverse of `image_config`: what the authors' class is built from."""
+    image = config.to_diffusers()
+    for key in ("down_block_types", "up_block_types"):
+        image[key] = [name.replace("Block2D", "Block3D") for name in image[key]]
+    image.pop("transformer_layers_per_block")  # theirs have one block each, and no such key
+    heads = set(config.heads)
+    image["attention_head_dim"] = heads.pop() if len(heads) == 1 else list(config.heads)
+    return {**image, "_class_name": CLASS, "_diffusers_version": "0.11.1", "mid_block_type": MIDDLE}
+
+
+def load_unet(folder: Path, dtype: torch.dtype = torch.float32) -> UNet:
+    """The UNet of a tuned folder's `unet/`, with its temporal layers. Raises InputError for what is missing or does not fit."""
+    content = read_json(folder / "config.json")
+    with describing(folder / "config.json"), torch.device("meta"):
+        unet = add_temporal(UNet(UNetConfig.from_diffusers(image_config(content))))
+    load_state(unet, {our_name(name): value.to(dtype) for name, value in files.read(folder).items()}, folder)
+    return unet.eval()
+
+
+def load(folder: str | Path, dtype: torch.dtype = torch.float32) -> Pipeline:
+    """A tuned model, from the authors' code or ours. Call it with `control=frame_choice.SPARSE_CAUSAL`, as it was tuned."""
+    folder = Path(folder)
+    unet = load_unet(folder / "unet", dtype)
+    vae, text = load_vae(folder / "vae", dtype), load_text_side(folder, dtype=dtype)
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    return Pipeline(Parts(unet, vae, text, scheduler, f"{folder.name}: Tune-A-Video, text width {unet.config.context}"))
+
+
+def save(pipe: Pipeline, target: str | Path) -> None:
+    """Write a tuned model as the authors do, complete or not at all."""
+    with replacing(target) as beside:
+        beside.mkdir()
+        write_parts(pipe.parts, beside)
+
+
+def write_parts(parts: Parts, folder: Path) -> None:
+    """The same into an existing folder. Raises InputError where the UNet has no temporal layers or is not of the authors' kind."""
+    config = parts.unet.config
+    if not temporal_parameters(parts.unet):
+        raise InputError("this UNet has no temporal layers of Tune-A-Video; save it as the image model it is")
+    if config.size_width is not None or set(config.depths) - {0, 1}:
+        raise InputError("the authors' folders hold Stable Diffusion 1.x and 2.x; this UNet is of another family")
+    index: dict[str, Any] = {"_class_name": "TuneAVideoPipeline", "_diffusers_version": "0.11.1"}
+    index |= {"unet": ["tuneavideo.models.unet", CLASS], "vae": ["diffusers", "AutoencoderKL"]}
+    index |= {"text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"]}
+    write_json(folder / "model_index.json", {**index, "scheduler": ["diffusers", "DDIMScheduler"]})
+    (folder / "unet").mkdir()
+    write_json(folder / "unet" / "config.json", authors_config(config))
+    state = {name: value.cpu().contiguous() for name, value in tuned_state(parts.unet).items()}
+    torch.save(state, folder / "unet" / "diffusion_pytorch_model.bin")
+    parts.vae.save_pretrained(folder / "vae")
+    save_text_side(parts.text, folder)
+    (folder / "scheduler").mkdir()
+    scheduler = {**parts.scheduler, "_class_name": "DDIMScheduler"}
+    write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+
+
+def animated(parts: Parts) -> Parts:
+    """Parts with a copy of their image UNet to which temporal layers are added; what is given stays as it is."""
+    return dataclasses.replace(parts, unet=add_temporal(remove_motion(copy.deepcopy(parts.unet))), motion=None)

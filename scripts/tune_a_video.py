@@ -1,0 +1,37 @@
+"""Tune-A-Video from a file with the authors' keys, for `python` and `accelerate launch`: `scripts/tune_a_video.py --config FILE [a.b=value ...]`.
+
+Tunes into the file's `output_dir` and writes a clip for each of its prompts to `output_dir/samples`.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from videogen.errors import InputError
+
+
+def main() -> int:
+    """Exit code 0, or 2 for a wrong file or value, with one line that says so."""
+    from editors.tune_a_video import from_config
+    from motion_modules.tuning_config import read_authors
+    from videogen.clip import Clip
+    from videogen.video import write
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", required=True, help="a YAML file with the authors' keys")
+    parser.add_argument("overrides", nargs="*", help="a.b=value, in place of what the file says")
+    asked = parser.parse_args()
+    try:
+        made = from_config(asked.config, asked.overrides)
+        samples = Path(read_authors(asked.config, asked.overrides).output_dir) / "samples"
+        samples.mkdir(exist_ok=True)
+        for i, (prompt, edited) in enumerate(made.items()):
+            print(prompt, *write(samples / f"{i:02}.mp4", Clip(edited.frames), overwrite=True))
+    except InputError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

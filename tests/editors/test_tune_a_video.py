@@ -1,0 +1,101 @@
+"""Tune-A-Video as an editor: one tuning, then inversion and sampling through the same causal network."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from editors.tune_a_video import from_config, sample, tune, tune_a_video
+from editors.workpiece import begin
+from motion_modules import tune_a_video_folder
+from motion_modules.tune_a_video import temporal_parameters
+from tests import folders
+from videogen.errors import InputError
+from videogen.frame_choice import SPARSE_CAUSAL
+from videogen.inversion import invert
+from videogen.pipeline import Pipeline
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sd")
+    folders.stable_diffusion(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pipe(place):
+    return Pipeline.from_pretrained(place)
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_model_that_is_given_stays_as_it_is_and_the_tuned_one_fits_the_clip_better(pipe, clip):
+    before = {name: value.clone() for name, value in pipe.parts.unet.state_dict().items()}
+    state = torch.get_rng_state()
+    _, start = tune(pipe, clip, "a", steps=0)
+    tuned, end = tune(pipe, clip, "a", steps=16, learning_rate=1e-2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert pipe.parts.unet.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in pipe.parts.unet.state_dict().items())
+    assert temporal_parameters(tuned.parts.unet)
+    assert sum(end.values()) < sum(start.values())
+    assert not any(value.requires_grad for value in tuned.parts.unet.parameters())
+
+
+def test_one_call_tunes_and_edits_and_a_tuned_model_is_not_tuned_again(pipe, clip):
+    options = {"steps": 3, "guidance_scale": 3.0}
+    tuned, error = tune(pipe, clip, "a", steps=2)
+    once = tune_a_video(pipe, clip, "a", "b", tuning_steps=2, **options)
+    again = tune_a_video(tuned, clip, "a", "b", **options)
+    assert once.measured == error
+    assert once.frames.shape == clip.shape
+    torch.testing.assert_close(again.frames, once.frames, rtol=0, atol=1e-5)
+    assert not torch.equal(sample(tuned, clip, "c", **options).frames, again.frames)
+
+
+def test_inversion_and_sampling_go_through_the_causal_network_with_the_empty_prompt(pipe, clip):
+    """Sampling what was inverted, unguided, is the method with an empty target."""
+    tuned, _ = tune(pipe, clip, "a", steps=0)
+    work = begin(tuned, clip, 3)
+    (empty,) = work.conditions("")
+    denoise = work.denoise(empty, 1.0, SPARSE_CAUSAL)
+    noise = invert(denoise, work.latents, work.times).noise
+    made = work.sampler(denoise, noise, work.times)
+    torch.testing.assert_close(
+        sample(tuned, clip, "", steps=3, guidance_scale=1.0).frames, tuned.decode(made)[0], rtol=0, atol=1e-5
+    )
+
+
+def test_noise_of_a_seed_takes_the_place_of_inversion(pipe, clip):
+    tuned, _ = tune(pipe, clip, "a", steps=0)
+    one, two = (sample(tuned, clip, "b", steps=2, inversion_prompt=None, seed=seed).frames for seed in (1, 2))
+    assert not torch.equal(one, two)
+    whole = tuned("b", num_frames=3, height=16, width=16, num_inference_steps=2, guidance_scale=12.5, seed=1, control=SPARSE_CAUSAL,
+                  output_type="pt", progress=False)  # fmt: skip
+    torch.testing.assert_close(one, whole.frames[0], rtol=0, atol=1e-5)
+
+
+def test_a_file_with_the_authors_keys_runs_from_tuning_to_clips(place, clip, tmp_path: Path):
+    from videogen.clip import Clip
+    from videogen.video import write
+
+    write(tmp_path / "clip.png", Clip(clip))
+    said = {
+        "pretrained_model_path": str(place), "output_dir": str(tmp_path / "out"), "max_train_steps": 2, "mixed_precision": "no",
+        "train_data": {"video_path": str(tmp_path / "clip.png"), "prompt": "a", "n_sample_frames": 3, "width": 16, "height": 16},
+        "validation_data": {"prompts": ["b", "c"], "video_length": 2, "num_inference_steps": 2, "use_inv_latent": True},
+    }  # fmt: skip
+    (tmp_path / "theirs.yaml").write_text(yaml.safe_dump(said))
+    made = from_config(tmp_path / "theirs.yaml")
+    assert {prompt: edited.frames.shape for prompt, edited in made.items()} == dict.fromkeys("bc", (2, 3, 16, 16))
+    assert tune_a_video_folder.is_tuned(tmp_path / "out")
+
+
+def test_what_cannot_be_edited_is_refused_before_anything_is_tuned(pipe):
+    with pytest.raises(InputError, match="multiple"):
+        tune_a_video(pipe, torch.rand(2, 3, 15, 16), "a", "b")

@@ -1,0 +1,90 @@
+"""Tune-A-Video's folders: the authors' layout and words, there and back."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from motion_modules import tune_a_video_folder as tuned
+from motion_modules.tune_a_video import temporal_parameters
+from tests import folders
+from videogen.errors import InputError
+from videogen.frame_choice import SPARSE_CAUSAL
+from videogen.models.unet import UNetConfig
+from videogen.pipeline import Pipeline
+
+
+@pytest.fixture(scope="module")
+def pipe(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """A tiny model whose temporal layers do something, their bias too."""
+    folder = tmp_path_factory.mktemp("sd")
+    folders.stable_diffusion(folder)
+    made = Pipeline(tuned.animated(Pipeline.from_pretrained(folder).parts))
+    for name, value in temporal_parameters(made.parts.unet).items():
+        if ".to_out." in name:
+            torch.nn.init.normal_(value, std=0.3)
+    return made
+
+
+def test_save_and_load_give_the_same_clip(pipe: Pipeline, tmp_path: Path) -> None:
+    tuned.save(pipe, tmp_path / "model")
+    again = tuned.load(tmp_path / "model")
+    assert tuned.is_tuned(tmp_path / "model")
+    options = {
+        "num_frames": 3,
+        "num_inference_steps": 2,
+        "control": SPARSE_CAUSAL,
+        "seed": 1,
+        "output_type": "latent",
+        "progress": False,
+    }
+    assert torch.equal(again("a", **options).frames, pipe("a", **options).frames)
+    assert again.parts.unet.conv_norm_out.scope == "clip"
+
+
+def test_the_files_are_the_authors(pipe: Pipeline, tmp_path: Path) -> None:
+    tuned.save(pipe, tmp_path / "model")
+    index = json.loads((tmp_path / "model" / "model_index.json").read_text())
+    assert index["_class_name"] == "TuneAVideoPipeline"
+    assert index["unet"] == ["tuneavideo.models.unet", "UNet3DConditionModel"]
+    config = json.loads((tmp_path / "model" / "unet" / "config.json").read_text())
+    assert config["mid_block_type"] == "UNetMidBlock3DCrossAttn"
+    assert config["down_block_types"] == ["CrossAttnDownBlock3D", "DownBlock3D"]
+    assert config["attention_head_dim"] == 4
+    state = torch.load(tmp_path / "model" / "unet" / "diffusion_pytorch_model.bin", weights_only=True)
+    block = "down_blocks.0.attentions.0.transformer_blocks.0"
+    layer = ("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight", "to_out.0.bias")
+    ours = {f"{block}.attn_temp.{name}" for name in layer} | {f"{block}.norm_temp.weight", f"{block}.norm_temp.bias"}
+    assert ours <= state.keys()
+
+
+def test_the_config_of_the_released_class_is_understood(manifests: dict[str, dict[str, list[int]]]) -> None:
+    """What a file saved by the authors' class says, every one of its arguments registered."""
+    said = {
+        "_class_name": "UNet3DConditionModel", "_diffusers_version": "0.11.1", "act_fn": "silu", "attention_head_dim": 8,
+        "block_out_channels": [320, 640, 1280, 1280], "center_input_sample": False, "class_embed_type": None,
+        "cross_attention_dim": 768, "downsample_padding": 1, "dual_cross_attention": False, "flip_sin_to_cos": True, "freq_shift": 0,
+        "down_block_types": [*["CrossAttnDownBlock3D"] * 3, "DownBlock3D"], "in_channels": 4, "layers_per_block": 2,
+        "mid_block_scale_factor": 1, "mid_block_type": "UNetMidBlock3DCrossAttn", "norm_eps": 1e-05, "norm_num_groups": 32,
+        "num_class_embeds": None, "only_cross_attention": False, "out_channels": 4, "resnet_time_scale_shift": "default",
+        "sample_size": 64, "up_block_types": ["UpBlock3D", *["CrossAttnUpBlock3D"] * 3], "upcast_attention": False,
+        "use_linear_projection": False,
+    }  # fmt: skip
+    config = UNetConfig.from_diffusers(tuned.image_config(said))
+    assert config == UNetConfig()
+    back = tuned.authors_config(config)
+    assert {key: back[key] for key in said if key in back} == {key: said[key] for key in said if key in back}
+
+
+def test_another_class_of_that_name_is_refused() -> None:
+    modelscope = {"_class_name": "UNet3DConditionModel", "down_block_types": ["CrossAttnDownBlock3D"]}
+    with pytest.raises(InputError, match="UNetMidBlock3DCrossAttn"):
+        tuned.image_config(modelscope)
+
+
+def test_an_image_model_is_not_saved_as_a_tuned_one(pipe: Pipeline, tmp_path: Path) -> None:
+    folders.stable_diffusion(tmp_path / "sd")
+    with pytest.raises(InputError, match="no temporal layers"):
+        tuned.save(Pipeline.from_pretrained(tmp_path / "sd"), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
