@@ -80,6 +80,7 @@ def spatial(q: Tensor, k: Tensor, v: Tensor, heads: int, site: Site, p: Pass, bi
     bias `b f 1 n|1 m` is added to the scores.
     """
     q, k, v = (x.unflatten(0, (p.b, -1)).unflatten(-1, (heads, -1)).transpose(2, 3) for x in (q, k, v))
+    bias = None if bias is None else bias.to(q.dtype)  # autocast makes queries of another dtype than the activations
     out = attend(q, k, v, bias) if p.control is None else attend_controlled(q, k, v, site, p, bias)
     return out.flatten(3).flatten(0, 1)
 

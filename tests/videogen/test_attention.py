@@ -226,3 +226,15 @@ def test_the_strongest_entry_says_how_much_is_added():
 def test_weights_below_0_are_refused():
     with pytest.raises(InputError, match=r"dial of 'text.style' is below 0"):
         over_entries(told(text_style=(Dial(), Dial(frames=[1.0, -0.5]))))
+
+
+def test_weights_follow_the_dtype_of_the_queries_under_autocast():
+    q, k, v = (x.float() for x in (draw(6, 8, HEADS * D), draw(2, 5, HEADS * D, seed=1), draw(2, 5, HEADS * D, seed=2)))
+    p = told(text_style=Dial(0.5))
+    bias, _ = weighed("text", PLACE, q, p)
+    exact = spatial(q, k, v, HEADS, PLACE, p, bias)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = spatial(q.bfloat16(), k.bfloat16(), v.bfloat16(), HEADS, PLACE, p, bias)
+    torch.testing.assert_close(
+        half.float(), exact, rtol=0, atol=4 * torch.finfo(torch.bfloat16).eps * v.abs().max().item()
+    )
