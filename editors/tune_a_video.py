@@ -17,7 +17,7 @@ from torch import Tensor
 from editors.edited import Edited
 from editors.workpiece import begin
 from motion_modules.tune_a_video import temporal_parameters
-from motion_modules.tune_a_video_folder import animated
+from motion_modules.tune_a_video_folder import animated, pipeline
 from videogen.frame_choice import SPARSE_CAUSAL
 from videogen.guidance import Scale
 from videogen.inversion import invert
@@ -93,7 +93,7 @@ def tune(
 
     begin(pipe, clip, 1)  # refuses what cannot be edited before anything is tuned
     device, dtype = pipe.device, pipe.parts.unet.conv_in.weight.dtype
-    recipe = Tuning(How(), lambda place: Subject(Pipeline(animated(pipe.parts)).to(place, torch.float32), clip, prompt))
+    recipe = Tuning(How(), lambda place: Subject(pipeline(animated(pipe.parts)).to(place, torch.float32), clip, prompt))
     with torch.random.fork_rng(), torch.enable_grad(), tempfile.TemporaryDirectory(prefix="videogen-") as folder:
         if steps:
             optimization = {"muon": learning_rate, "adamw": learning_rate, "betas": (0.9, 0.999), "weight_decay": 0.01}

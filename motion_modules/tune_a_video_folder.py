@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,21 +19,15 @@ import torch
 from motion_modules.animatediff import remove_motion
 from motion_modules.tune_a_video import add_temporal, our_name, temporal_parameters, tuned_state
 from videogen.errors import InputError
-from videogen.files import replacing
+from videogen.frame_choice import SPARSE_CAUSAL
 from videogen.models.folder import Parts, describing, load_vae, read_json, write_json
 from videogen.models.text import load_text_side, save_text_side
 from videogen.models.unet import UNet, UNetConfig
 from videogen.models.weights import files
 from videogen.models.weights.strict import load_state
-from videogen.pipeline import Pipeline
+from videogen.pipeline import Motion, Pipeline
 
 CLASS, MIDDLE = "UNet3DConditionModel", "UNetMidBlock3DCrossAttn"
-
-
-def is_tuned(folder: Path) -> bool:
-    """Whether a model folder holds a UNet of Tune-A-Video."""
-    config = folder / "unet" / "config.json"
-    return config.is_file() and read_json(config).get("mid_block_type") == MIDDLE
 
 
 def image_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,23 +64,27 @@ def load_unet(folder: Path, dtype: torch.dtype = torch.float32) -> UNet:
 
 
 def load(folder: str | Path, dtype: torch.dtype = torch.float32) -> Pipeline:
-    """A tuned model, from the authors' code or ours. Call it with `control=frame_choice.SPARSE_CAUSAL`, as it was tuned."""
+    """A tuned model, from the authors' code or ours; `Pipeline.from_pretrained` comes here too (entry point group `videogen.models`)."""
     folder = Path(folder)
     unet = load_unet(folder / "unet", dtype)
-    vae, text = load_vae(folder / "vae", dtype), load_text_side(folder, dtype=dtype)
+    vae, text = load_vae(folder / "vae", torch.float32), load_text_side(folder, dtype=dtype)
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    return Pipeline(Parts(unet, vae, text, scheduler, f"{folder.name}: Tune-A-Video, text width {unet.config.context}"))
+    return pipeline(
+        Parts(unet, vae, text, scheduler, f"{folder.name}, text width {unet.config.context}").to(dtype=dtype)
+    )
 
 
-def save(pipe: Pipeline, target: str | Path) -> None:
-    """Write a tuned model as the authors do, complete or not at all."""
-    with replacing(target) as beside:
-        beside.mkdir()
-        write_parts(pipe.parts, beside)
+def pipeline(parts: Parts) -> Pipeline:
+    """Parts whose UNet has temporal layers as a pipeline that calls it as it was tuned, for clips of any length."""
+    motion = Motion("Tune-A-Video", {}, sys.maxsize, sys.maxsize, {}, SPARSE_CAUSAL, write_parts)
+    return Pipeline(parts, motion)
 
 
 def write_parts(parts: Parts, folder: Path) -> None:
-    """The same into an existing folder. Raises InputError where the UNet has no temporal layers or is not of the authors' kind."""
+    """Write a tuned model as the authors do, into an existing empty folder.
+
+    Raises InputError where the UNet has no temporal layers or is not of the authors' kind.
+    """
     config = parts.unet.config
     if not temporal_parameters(parts.unet):
         raise InputError("this UNet has no temporal layers of Tune-A-Video; save it as the image model it is")

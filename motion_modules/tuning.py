@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from motion_modules.tune_a_video import TRAINABLE, trainable
-from motion_modules.tune_a_video_folder import animated, write_parts
+from motion_modules.tune_a_video_folder import animated, pipeline, write_parts
 from videogen.conditioning import Conditioning
 from videogen.errors import InputError
 from videogen.frame_choice import SPARSE_CAUSAL
@@ -156,7 +156,7 @@ def subject(settings: Settings, device: torch.device) -> Subject:
     """The model and the clip that settings name. Raises InputError where the size does not suit the model."""
     data = settings.train_data
     clip = read_clip(data)
-    pipe = Pipeline(animated(load_folder(find(settings.pretrained_model_path)))).to(device)
+    pipe = pipeline(animated(load_folder(find(settings.pretrained_model_path)))).to(device)
     factor = pipe.default_size[0] // pipe.parts.unet.config.sample_size
     if data.width % factor or data.height % factor:
         raise InputError(f"train_data: {data.width} x {data.height} pixels are not multiples of {factor}")

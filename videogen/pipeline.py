@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import entry_points
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from videogen import plan
+from videogen.announced import model_opener, motion_installer
 from videogen.conditioning import Conditioning, Dial, stack
 from videogen.control import Control
 from videogen.denoiser import Denoiser
@@ -47,6 +47,8 @@ class Motion:
     longest    frames of one call, at most (the table of positions)
     trained    frames it was trained on, the length of a window
     scheduler  what the family changes in the scheduler config (AnimateDiff: linear betas)
+    control    what the weights were trained with, in every call of the pipeline (Tune-A-Video's frame choice)
+    save       what writes the parts into a folder, where diffusers has no layout for them
     """
 
     line: str
@@ -54,6 +56,8 @@ class Motion:
     longest: int
     trained: int
     scheduler: Mapping[str, Any]
+    control: Control | None = None
+    save: Callable[[Parts, FilePath], None] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +115,11 @@ class Pipeline:
                 raise InputError(
                     f"{place} is a model folder, which brings its tokenizer and prediction type; leave those options out"
                 )
+            if opener := model_opener(place):
+                if source is not None:
+                    raise InputError(f"{place} brings its own temporal layers; leave the motion module out")
+                opened: Pipeline = opener(place, dtype)
+                return opened.to(device)
             parts = folder.load_folder(place, dtype, variant)
         else:
             from videogen.models.weights.single_file import load_single_file
@@ -168,7 +177,10 @@ class Pipeline:
         return side, side
 
     def save_pretrained(self, target: str | FilePath) -> None:
-        """Write a folder in diffusers' layout (with the motion modules as a MotionAdapter), complete or not at all."""
+        """Write a folder in diffusers' layout (with the motion modules as a MotionAdapter), complete or not at all.
+
+        Tuned models of Tune-A-Video are written as their authors do.
+        """
         motion = None
         if self.motion is not None:
             motion = (
@@ -177,6 +189,9 @@ class Pipeline:
             )
         with replacing(target) as beside:
             beside.mkdir()
+            if self.motion is not None and self.motion.save is not None:
+                self.motion.save(self.parts, beside)
+                return
             folder.save_folder(dataclasses.replace(self.parts, scheduler=self.scheduler), beside, motion)
 
     def plan(
@@ -359,16 +374,18 @@ class Pipeline:
         control: Control | None,
         times: Tensor,
     ) -> Denoise:
+        always = None if self.motion is None else self.motion.control
+        both = control if always is None else always if control is None else always >> control
         if scale == 1:
-            return denoiser.given(given.named("cond"), control, times)
+            return denoiser.given(given.named("cond"), both, times)
         if batched:
-            return cfg(denoiser.given(stack(uncond=null, cond=given), control, times), scale, rescale=rescale)
+            return cfg(denoiser.given(stack(uncond=null, cond=given), both, times), scale, rescale=rescale)
         if control is not None:
             raise InputError(
                 "a control may join the branches of guidance, which are not in one call here; use guidance_batched=True"
             )
         uncond, cond = (
-            denoiser.given(side.named(name), None, times) for side, name in ((null, "uncond"), (given, "cond"))
+            denoiser.given(side.named(name), always, times) for side, name in ((null, "uncond"), (given, "cond"))
         )
         return cfg_apart(uncond, cond, scale, rescale=rescale)
 
@@ -384,16 +401,3 @@ class Pipeline:
         from PIL import Image
 
         return [[Image.fromarray((frame * 255).round().astype("uint8")) for frame in clip] for clip in arrays]
-
-
-def motion_installer() -> Callable[[Any, FilePath], Motion]:
-    """What installs motion modules: the package above this one that says so in its metadata (entry point group `videogen.motion`).
-
-    The core imports nothing above itself; parts announce themselves the way plug-ins do.
-    """
-    found = list(entry_points(group="videogen.motion"))
-    if not found:
-        raise InputError(
-            "no motion modules are installed beside videogen; install the whole distribution (pip install videogen)"
-        )
-    return found[0].load()

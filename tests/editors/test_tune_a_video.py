@@ -8,7 +8,6 @@ import yaml
 
 from editors.tune_a_video import from_config, sample, tune, tune_a_video
 from editors.workpiece import begin
-from motion_modules import tune_a_video_folder
 from motion_modules.tune_a_video import temporal_parameters
 from tests import folders
 from videogen.errors import InputError
@@ -75,7 +74,7 @@ def test_noise_of_a_seed_takes_the_place_of_inversion(pipe, clip):
     tuned, _ = tune(pipe, clip, "a", steps=0)
     one, two = (sample(tuned, clip, "b", steps=2, inversion_prompt=None, seed=seed).frames for seed in (1, 2))
     assert not torch.equal(one, two)
-    whole = tuned("b", num_frames=3, height=16, width=16, num_inference_steps=2, guidance_scale=12.5, seed=1, control=SPARSE_CAUSAL,
+    whole = tuned("b", num_frames=3, height=16, width=16, num_inference_steps=2, guidance_scale=12.5, seed=1,
                   output_type="pt", progress=False)  # fmt: skip
     torch.testing.assert_close(one, whole.frames[0], rtol=0, atol=1e-5)
 
@@ -93,7 +92,7 @@ def test_a_file_with_the_authors_keys_runs_from_tuning_to_clips(place, clip, tmp
     (tmp_path / "theirs.yaml").write_text(yaml.safe_dump(said))
     made = from_config(tmp_path / "theirs.yaml")
     assert {prompt: edited.frames.shape for prompt, edited in made.items()} == dict.fromkeys("bc", (2, 3, 16, 16))
-    assert tune_a_video_folder.is_tuned(tmp_path / "out")
+    assert temporal_parameters(Pipeline.from_pretrained(tmp_path / "out").parts.unet)
 
 
 def test_what_cannot_be_edited_is_refused_before_anything_is_tuned(pipe):

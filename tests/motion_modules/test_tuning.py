@@ -94,7 +94,7 @@ def test_an_interrupted_run_that_is_resumed_is_the_same_run(world: Path, tmp_pat
 
 
 def recipe_of(world: Path, **how: object) -> Tuning:
-    pipe = Pipeline(tune_a_video_folder.animated(Pipeline.from_pretrained(world / "sd").parts))
+    pipe = tune_a_video_folder.pipeline(tune_a_video_folder.animated(Pipeline.from_pretrained(world / "sd").parts))
     clip = torch.rand(FRAMES, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     recipe = Tuning(How(**how), lambda device: Subject(pipe, clip, "a"))  # type: ignore[arg-type]
     recipe.prepare(torch.device("cpu"))
