@@ -125,7 +125,7 @@ MOTION = (
     Signature("modelscope", "ModelScope text-to-video UNet, authors' layout", "unet", NOT_YET, ("temopral_conv.",)),
     Signature("modelscope_diffusers", "ModelScope text-to-video UNet, diffusers layout", "unet", NOT_YET,
               (".temp_convs.",)),
-    Signature("tune_a_video", "Tune-A-Video UNet", "unet", NOT_YET, (".attn_temp.",)),
+    Signature("tune_a_video", "Tune-A-Video UNet", "unet", "--model (the folder of which it is the unet)", (".attn_temp.",)),
     Signature("fatezero", "FateZero UNet", "unet", NOT_YET, (".attn_temporal.|.conv_temporal.",)),
 )  # fmt: skip
 
