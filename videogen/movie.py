@@ -45,7 +45,7 @@ class Movie:
     """What was read: frames `f h w 3` uint8, the rate, the note in the metadata, and whether there is sound.
 
     `first` is the time of the first of these frames, in seconds from the first of the file; `decoded` how many frames
-    the file holds in all, None where reading stopped before its end.
+    the file holds in all, None where reading stopped before its end, `announced` how many its header says (0: nothing).
     """
 
     frames: np.ndarray
@@ -54,6 +54,7 @@ class Movie:
     sound: bool
     first: Fraction
     decoded: int | None
+    announced: int
 
 
 def write_movie(path: Path, frames: np.ndarray, fps: Fraction, note: str, audio: Audio | None) -> None:
@@ -140,9 +141,6 @@ def _read(container: Any, path: Path, start: int, count: int | None, fps: Fracti
     if not frames:
         what = "has no frames" if place == 0 else f"has {place} frames, none at {start}"
         raise InputError(f"{path} {what}")
-    if ended and len(times) < stream.frames:
-        told = f"{path} announces {stream.frames} frames, {len(times)} can be decoded"
-        warnings.warn(told, stacklevel=3)
     if fps is None:
         _tell_varying(path, times, nominal)
     return Movie(
@@ -152,6 +150,7 @@ def _read(container: Any, path: Path, start: int, count: int | None, fps: Fracti
         bool(container.streams.audio),
         firsts[0],
         len(times) if ended else None,
+        stream.frames,
     )
 
 

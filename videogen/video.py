@@ -147,6 +147,9 @@ def read(
     frames = found.frames
     if note is not None and found.decoded is not None and found.decoded < note.frames:
         raise InputError(f"{path} breaks off: {found.decoded} of {note.frames} frames can be read")
+    if found.decoded is not None and found.decoded < found.announced:
+        told = f"{path} announces {found.announced} frames, {found.decoded} can be decoded"
+        warnings.warn(told, stacklevel=2)
     own = found.fps
     if note is not None and rate is None and abs(note.fps / own - 1) < Fraction(1, 100):
         own = note.fps

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from videogen import pictures, video
+from videogen import movie, pictures, video
 from videogen.clip import Clip, from_numpy
 from videogen.errors import InputError
 from videogen.recipe import Recipe
@@ -277,13 +277,22 @@ def test_files_that_are_no_clips(tmp_path: Path, name: str, content: bytes) -> N
         assert "Errno" not in str(raised.value)
 
 
-@pytest.mark.filterwarnings("ignore:.*frames, .* can be decoded")
 @pytest.mark.parametrize("suffix", [".mp4", ".png", ".webp"])
 def test_a_file_cut_short_is_refused(tmp_path: Path, suffix: str) -> None:
     (path,) = video.write(tmp_path / f"a{suffix}", shapes(1 if suffix == ".png" else 12))
     path.write_bytes(path.read_bytes()[:-400])
     with pytest.raises(InputError):
         video.read(path)
+
+
+def test_a_foreign_file_cut_short_is_read_with_a_warning(tmp_path: Path) -> None:
+    """Nothing but its header says how many frames it should have."""
+    path = tmp_path / "a.mp4"
+    movie.write_movie(path, shapes().to_numpy(), Fraction(8), "", None)
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.warns(UserWarning, match=r"announces 12 frames, \d+ can be decoded"):
+        back = video.read(path)
+    assert 0 < len(back) < 12
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
