@@ -6,12 +6,14 @@ for. Two named guesses stand in for it, and a fixed point removes the guess:
     asked="target"   eps(x_s, t): the label of the level it goes to, as in the code of Prompt-to-Prompt, Tune-A-Video and
                      FateZero and in diffusers' DDIMInverseScheduler
     asked="source"   eps(x_s, s): the level where x is, Euler's method as in Dhariwal and Nichol 2021, appendix F
-    rounds=k         then k rounds of x_t <- inverse step along what the net says at (x_t, t), exact where they converge
+    rounds=k         then at most k rounds of x_t <- inverse step along what the net says at (x_t, t): exact where they
+                     converge; a round that leads away is taken back and ends them
 
 The other offset by one, whether the cleanest latents stand for clean data or for training step 0, is a matter of the
 grid (`set_alpha_to_one` of the scheduler's config, the last entry of `Times.to`).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -94,9 +96,14 @@ def invert(
         # No net was told of clean data; the lowest level that it knows stands for it.
         pred = denoise(x, t if asked == "target" else max(s, 0.0), frames)
         there = step(pred.replace(alpha=path.alpha(s), sigma=path.sigma(s)), path, t)
+        best, least = there, math.inf
         for _ in range(rounds):
             pred = denoise(there, t, frames)
-            there = back(pred, x, path, t, s)
+            miss = float((step(pred, path, s) - x).square().mean())
+            if not miss < least:
+                there = best
+                break
+            best, least, there = there, miss, back(pred, x, path, t, s)
         x = there if after is None else after(there, t, pred)
         states.append(x.cpu())
     return Trajectory(times, torch.stack(states[::-1]), x.device)
