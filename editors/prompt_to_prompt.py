@@ -89,6 +89,10 @@ def prompt_to_prompt(
     exchange = Exchange(edit, cross, selfs, temporal, weights or {})
     work = begin(pipe, clip, steps, windows=windows)
     pairs = work.conditions(source, target, negative_prompt=negative_prompt, motion_scale=motion_scale)
+    first, second = (given.words[0] for given, _ in pairs)
+    exchange.between(first, second)  # what does not fit is refused before the network is asked
+    if blend is not None:
+        blend_words(first, second, blend.words)
     trajectory = inverted(work, pairs[0], progress=progress)
     scale = pipe.guidance if guidance_scale is None else guidance_scale
     x, mask = side_by_side(

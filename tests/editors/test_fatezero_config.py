@@ -1,0 +1,124 @@
+"""The authors' configuration files: their keys and spellings, and what they mean here."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from editors.fatezero_config import read_config
+from videogen.errors import InputError
+from videogen.models.presets import SD1_UNET
+from videogen.models.unet import UNet
+
+TEXT = """
+pretrained_model_path: "./ckpt/some-model"
+dataset_config:
+    path: "data/ball"
+    prompt: "a red ball, rolling"
+    n_sample_frame: 8
+    sampling_rate: 1
+    stride: 80
+    offset: {left: 0, right: 0, top: 0, bottom: 0}
+editing_config:
+    use_invertion_latents: true
+    use_inversion_attention: true
+    guidance_scale: 7.5
+    source_prompt: "${dataset_config.prompt}"
+    editing_prompts: ["a red ball, rolling", "a drawing of a red ball, rolling", "a blue box, rolling"]
+    p2p_config:
+        0:
+            cross_replace_steps: {default_: 0.8}
+            self_replace_steps: 0.9
+            blend_words: [["cat"], ["cat"]]
+            blend_self_attention: True
+            blend_th: [2, 2]
+        1:
+            is_replace_controller: False
+            cross_replace_steps: {default_: 0.8, drawing: [0.1, 0.6], lion: 0.2}
+            self_replace_steps: 0.8
+            eq_params: {words: ["drawing", "lion"], values: [10, 20]}
+        2:
+            is_replace_controller: True
+            cross_replace_steps: {default_: 0.5}
+            self_replace_steps: 0.5
+            blend_words: [["red", "ball"], ["box"]]
+            blend_self_attention: True
+            blend_latents: True
+            blend_th: [0.3, 0.3]
+    clip_length: "${..dataset_config.n_sample_frame}"
+    sample_seeds: [0]
+    num_inference_steps: 30
+    prompt2prompt_edit: True
+model_config:
+    lora: 160
+    SparseCausalAttention_index: ['mid', -1]
+    least_sc_channel: 640
+test_pipeline_config:
+    target: video_diffusion.pipelines.p2p_ddim_spatial_temporal.P2pDDIMSpatioTemporalPipeline
+seed: 3
+disk_store: True
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "edit.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_configuration_is_read(tmp_path):
+    config = read_config(written(tmp_path, TEXT))
+    assert (config.source, config.steps, config.guidance_scale, config.seed, config.disk) == (
+        "a red ball, rolling",
+        30,
+        7.5,
+        3,
+        True,
+    )
+    assert config.sampling["n_sample_frame"] == 8
+    same, style, shape = (edit.settings for edit in config.edits)
+    assert (same.exchange.edit, same.exchange.selfs, same.blend) == (
+        "replace",
+        0.9,
+        (),
+    )  # no cat anywhere: as without blend words
+    assert (style.exchange.edit, style.exchange.weights) == ("refine", {"drawing": 10.0})
+    assert style.exchange.cross == {"default_": 0.8, "drawing": (0.1, 0.6)}
+    assert (shape.exchange.edit, shape.blend, shape.threshold, shape.blend_latents) == (
+        "replace",
+        ("red", "ball", "box"),
+        0.3,
+        True,
+    )
+
+
+def test_the_frame_table_leaves_narrow_levels_alone(tmp_path):
+    from editors.map_levels import attention_sites
+
+    with torch.device("meta"):
+        unet = UNet(SD1_UNET)
+    table = read_config(written(tmp_path, TEXT)).frames(unet)
+    assert table.entries == ("middle", -1)
+    assert {site.level for site in attention_sites(unet) if table.sites(site)} == {1, 2, 3}
+
+
+def test_without_a_table_the_authors_own_is_meant(tmp_path):
+    text = TEXT.replace("    SparseCausalAttention_index: ['mid', -1]\n    least_sc_channel: 640\n", "")
+    config = read_config(written(tmp_path, text))
+    assert (config.entries, config.least) == ((-1, "first"), 0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("self_replace_steps: 0.9", "self_replace_step: 0.9", "p2p_config.0.self_replace_step is not a key"),
+        ("guidance_scale", "guidance", "editing_config.guidance is not a key"),
+        ("        2:\n", "        3:\n", "no entry 2 for the prompt 'a blue box, rolling'"),
+        ("use_inversion_attention: true", "use_inversion_attention: false", "must be true"),
+        ("            self_replace_steps: 0.8\n", "", "'self_replace_steps' is missing"),
+        ("seed: 3", "seed: [", "cannot be read as YAML"),
+    ],
+)
+def test_a_wrong_file_is_named_by_its_key(tmp_path, old, new, message):
+    with pytest.raises(InputError, match=message):
+        read_config(written(tmp_path, TEXT.replace(old, new)))
