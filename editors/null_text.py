@@ -110,6 +110,7 @@ def null_text(
     VAE's round trip.
     """
     scale = pipe.guidance if guidance_scale is None else guidance_scale
+    check_precision(pipe)
     work = begin(pipe, clip, steps, windows=windows)
     described, wanted = work.conditions(source, target, motion_scale=motion_scale)
     pivot = inverted(work, described, asked=asked, rounds=rounds, progress=progress)
@@ -119,6 +120,14 @@ def null_text(
         x = ddim(following(work, wanted, found.at, scale), pivot.noise, work.times, after=after)
     rms, psnr = float(pivot.distance(found.reached)[-1]), work.psnr(found.reached.clean)
     return work.edited(x, reconstruction_rms=rms, reconstruction_psnr=psnr)
+
+
+def check_precision(pipe: Pipeline) -> None:
+    """Refuse a network in float16, in which the gradients of a small loss vanish or overflow. Raises InputError."""
+    if next(pipe.parts.unet.parameters()).dtype == torch.float16:
+        raise InputError(
+            "null-text inversion needs gradients, which float16 cannot hold; load the model in float32 or bfloat16"
+        )
 
 
 def following(work: Workpiece, wanted: Pair, nulls: Callable[[float], Conditioning], scale: float) -> Denoise:
@@ -137,9 +146,8 @@ def find_nulls(
     progress: bool = True,
 ) -> NullText:
     """The null texts of a workpiece for the prompt that describes it. Stopped in the middle, it leaves nothing changed."""
+    check_precision(work.pipe)
     given, null = described
-    if "text" not in null.tokens:
-        raise InputError("this model reads no text, so there is no null text to find")
 
     def told(embedding: Tensor) -> Conditioning:
         return null.replace(tokens={**null.tokens, "text": embedding})

@@ -1,6 +1,7 @@
 """Null-text inversion holds guided sampling to the pivot: never further from it for being optimised, and the same as the paper's
 algorithm written out over diffusers' network."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -231,3 +232,9 @@ def test_an_interruption_leaves_the_network_as_it_was() -> None:
 def test_a_descent_that_cannot_be_says_so(settings: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="give 0 or more"):
         Descent(**settings)
+
+
+def test_half_precision_is_refused_before_anything_is_computed(still: tuple[Pipeline, Any], picture: Tensor) -> None:
+    parts = dataclasses.replace(still[0].parts, unet=nets.tiny_unet(dtype=torch.float16))
+    with pytest.raises(InputError, match="float16"):
+        editors.null_text(Pipeline(parts), picture, "a", "b")
