@@ -43,7 +43,8 @@ def tune_a_video(
     """Frames `f 3 H W` in [0, 1] that show `source`, made to show `target`.
 
     pipe              an image model (motion modules are left out), which stays as it is; or a tuned one, which is not tuned again
-    tuning_steps      at most 500 in the paper; too many, and the model can no longer be told otherwise
+    tuning_steps      500 in the paper; too many, and the model can no longer be told otherwise
+    learning_rate     the authors' for Stable Diffusion; a model as small as the miniature wants one some hundred times as high
     inversion_prompt  what the net is told while the clip is inverted; the authors say nothing
 
     Measured: `error_T`, what the tuned net's prediction is off by on the clip at t = T (where it was tuned here).
@@ -116,7 +117,7 @@ def tune(
 def from_config(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Edited]:
     """Run a configuration file with the authors' keys: tune (or resume) into `output_dir`, then a clip for each of its prompts.
 
-    Raises InputError with the path of the first wrong key.
+    Under `accelerate launch` the first process makes the clips, the others return none. Raises InputError with the path of the first wrong key.
     """
     from motion_modules.tune_a_video_folder import load
     from motion_modules.tuning import offer, read_clip
@@ -125,7 +126,11 @@ def from_config(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Ed
 
     config = read_authors(path, overrides)
     run = config.run()
-    Loop(run, offer().build(run.settings)).run(config.resume_from_checkpoint)
+    loop = Loop(run, offer().build(run.settings))
+    loop.run(config.resume_from_checkpoint)
+    loop.accelerator.wait_for_everyone()  # until the first process has written the model
+    if not loop.accelerator.is_main_process:
+        return {}
     pipe, clip, made = load(config.output_dir), read_clip(config.train_data), config.validation_data
     clip = clip[: made.video_length]
     return {
