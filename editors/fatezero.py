@@ -27,10 +27,11 @@ from editors.map_fusion import Exchange, Fusion, FusionNow, inside
 from editors.map_levels import attention_sites, level_of, word_sites
 from editors.map_store import Hold, KeepAt, Maps, holding
 from editors.workpiece import begin
+from motion_modules.tune_a_video import temporal_parameters
 from videogen.conditioning import Dial
 from videogen.control import Control, Keep, Pass, Site
 from videogen.errors import InputError
-from videogen.frame_choice import FrameChoice
+from videogen.frame_choice import SPARSE_CAUSAL, FrameChoice
 from videogen.guidance import Scale
 from videogen.inversion import Trajectory, invert
 from videogen.models.unet import UNet
@@ -95,7 +96,7 @@ def fatezero(
     """Edit frames `f 3 H W` in [0, 1] by changing their prompt.
 
     settings  one of STYLE, ATTRIBUTE, SHAPE, RECONSTRUCTION, or changed with `dataclasses.replace`
-    frames    which frames self-attention reads, in the inversion too; None is the zero-shot table (the middle frame)
+    frames    which frames self-attention reads, in the inversion too; None is `default_frames`
     hold      how the maps are held: `recomputed` (memory does not grow with the steps), `memory`, `disk`; the result is the same
     folder    where `disk` puts its files meanwhile; None is the system's place
     guidance_scale   of the edit; None is the model's own
@@ -105,7 +106,7 @@ def fatezero(
     work, unet = begin(pipe, clip, steps, windows=windows), pipe.parts.unet
     pairs = work.conditions(source, target, negative_prompt=negative_prompt, motion_scale=motion_scale)
     plan = planned(unet, pairs[0][0].words[0], pairs[1][0].words[0], settings)
-    table = zero_shot_frames(unet) if frames is None else frames
+    table = default_frames(unet) if frames is None else frames
     times = tuple(work.times.t.tolist())
     plain = dataclasses.replace(work, windows=None)
 
@@ -128,8 +129,13 @@ def fatezero(
     return work.edited(x, mask, held_mib=maps.most / 2**20)
 
 
-def zero_shot_frames(unet: UNet) -> FrameChoice:
-    """Every frame reads the middle one, but for the outermost maps, which read their own frame."""
+def default_frames(unet: UNet) -> FrameChoice:
+    """The table a network was tuned with (Tune-A-Video's, where it has such layers), else the zero-shot one.
+
+    Zero-shot every frame reads the middle one, but for the outermost maps, which read their own frame.
+    """
+    if temporal_parameters(unet):
+        return SPARSE_CAUSAL
     level = level_of(unet, SIDE)
     return FrameChoice(("middle",), sites=lambda site: site.level >= level)
 

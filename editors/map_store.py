@@ -10,6 +10,7 @@ the inversion (`listening`, `follow`) and then asked for the maps of a call: `ma
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -111,7 +112,7 @@ class OnDisk:
 
     def _file(self, call: Call) -> Path:
         t, frames = call
-        return self.folder / f"maps-{t:.6f}-{frames[0]}-{frames[-1]}.safetensors"
+        return self.folder / f"maps-{t:.6f}-{zlib.crc32(repr(frames).encode()):08x}.safetensors"
 
 
 @dataclass(eq=False)

@@ -15,9 +15,9 @@ from editors.fatezero import (
     FromInversion,
     Plan,
     Settings,
+    default_frames,
     fatezero,
     planned,
-    zero_shot_frames,
 )
 from editors.map_fusion import Exchange
 from editors.map_levels import attention_sites
@@ -26,7 +26,7 @@ from tests import nets
 from tests.editors.precision import in_double
 from videogen.control import Control
 from videogen.errors import InputError
-from videogen.frame_choice import FrameChoice
+from videogen.frame_choice import SPARSE_CAUSAL, FrameChoice
 from videogen.inversion import invert
 from videogen.models.presets import SD1_UNET
 from videogen.models.unet import UNet
@@ -104,7 +104,7 @@ def test_the_same_prompt_with_all_steps_replaced_attends_as_the_inversion_did(st
     (pair,) = work.conditions(SOURCE)
     words = pair[0].words[0]
     plan = planned(pipe.parts.unet, words, words, Settings(Exchange("auto", 1.0, 1.0)))
-    held, table = map_store.InMemory(), zero_shot_frames(pipe.parts.unet)
+    held, table = map_store.InMemory(), default_frames(pipe.parts.unet)
     ask = work.denoise(pair, 1.0, table >> map_store.KeepAt(plan.sites))
     trajectory = invert(held.listening(ask), work.latents, work.times)
     compared = Compared(held)
@@ -161,7 +161,7 @@ def test_any_frame_table_serves(still, clip):
 def test_levels_are_those_of_the_paper_at_any_size():
     with torch.device("meta"):
         unet = UNet(SD1_UNET)
-    table = zero_shot_frames(unet)
+    table = default_frames(unet)
     fused = {site.level for site in attention_sites(unet) if table.sites(site)}
     assert fused == {1, 2, 3}  # the outermost maps, 64 x 64 at 512, are neither held nor read across frames
 
@@ -201,3 +201,17 @@ def test_a_file_of_maps_is_the_maps(tmp_path):
     assert memory(900.0, (0, 1)).keys() == disk(900.0, (0, 1)).keys() == {s.place for s in attention_sites(unet)}
     for place, probs in memory(900.0, (0, 1)).items():
         assert torch.equal(probs, disk(900.0, (0, 1))[place])
+
+
+def test_a_model_tuned_on_a_clip_reads_the_frames_it_was_tuned_with(still, short):
+    from motion_modules.tune_a_video import add_temporal, remove_temporal
+
+    double = in_double(still[0])  # a copy, so that the layers stay there
+    unet = add_temporal(double.parts.unet).double()
+    assert default_frames(unet) == SPARSE_CAUSAL
+    ways = [
+        edit(double, short, settings=SHAPE, target="a red square", hold=way, steps=2)
+        for way in ("recomputed", "memory")
+    ]
+    assert torch.equal(ways[0].frames, ways[1].frames)
+    assert default_frames(remove_temporal(unet)).entries == ("middle",)
