@@ -5,8 +5,7 @@ flow, then noised back to t1 with fresh noise, so that they share its scene and 
 all frames are denoised together, every self-attention reading keys and values of frame 0. Background smoothing (eq. 9) is an option. Any
 Stable Diffusion weights serve, personalised ones too; motion modules are switched off.
 
-Modes that follow a source clip need no motion dynamics: they are cross-frame attention (`frame_choice.FIRST`) over the clip's conditions, in
-windows with `anchor=(0,)`. With ControlNet all frames start from one noise; with InstructPix2Pix the source frames widen the input.
+Modes that follow a source clip need no motion dynamics: they are `cross_frame` over the clip's conditions. With ControlNet all frames start from one noise; with InstructPix2Pix the source frames widen the input.
 """
 
 from __future__ import annotations
@@ -19,12 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from editors.edited import Edited
-from videogen import plan
 from videogen.conditioning import stack
 from videogen.errors import InputError
 from videogen.frame_choice import FIRST
 from videogen.guidance import Scale, cfg
-from videogen.noise import FrameNoise
+from videogen.noise import Draw, FrameNoise
 from videogen.pipeline import Pair, Pipeline
 from videogen.prediction import Denoise
 from videogen.sampling import ddim
@@ -98,42 +96,46 @@ def text2video_zero(
 
     `mask` of the result is the dilated foreground where the background was smoothed. Raises InputError for impossible values.
     """
-    plan.check_numbers(num_frames, num_inference_steps, guidance_scale=guidance_scale)
+    settled = pipe.plan(
+        num_frames=num_frames, height=height, width=width, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale,
+    )  # fmt: skip
+    frames, times, shape = settled.frames, settled.times, settled.latents
+    moments = _moments(num_inference_steps, t0, t1)
+    if latents is not None and tuple(latents.shape) != (1, 1, *shape):
+        raise InputError(f"latents of frame 0 must have shape {(1, 1, *shape)}; these have {tuple(latents.shape)}")
+    pair = pipe.condition([prompt], negative_prompt, frames, settled.size, 0.0, conditions)
+    denoise = cross_frame(pipe, pair, times, settled.guidance, chunk)
+
+    def noise(ids: Sequence[int], draw: Draw = None) -> Tensor:
+        if generator is not None:
+            return torch.randn((1, len(ids), *shape), generator=generator, device=generator.device).to(pipe.device)
+        return FrameNoise(seed)(1, ids, shape, draw).to(pipe.device)
+
+    draw = (float(times.t[-1 - moments[1]]), 0)
+    x = (noise([0]) if latents is None else latents).to(pipe.device, torch.float32)
+    x = dynamics(denoise, x, times, frames, flow, lambda ids: noise(ids, draw), moments, early)
+    tail = times.final(moments[1] + 1)
+    x0 = ddim(denoise, x, tail)
+    if smoothing is None:
+        return Edited(pipe.decode(x0)[0])
+    mask = dilated(smoothing.foreground(pipe.decode(x0)[0]), shape[1:]).to(x)
+    x = smoothed(x, mask, displacements(flow, frames, shape[1:]), smoothing.strength)
+    return Edited(pipe.decode(ddim(denoise, x, tail))[0], F.interpolate(mask, settled.size, mode="nearest").cpu())
+
+
+def cross_frame(pipe: Pipeline, pair: Pair, times: Times, guidance_scale: Scale, chunk: int = 8) -> Denoise:
+    """The network with every self-attention reading frame 0 (eq. 8), guided, called with at most `chunk` frames, frame 0 always among them.
+
+    Raises InputError for a network whose norms join the frames: there a chunk would not equal the whole.
+    """
     if pipe.parts.unet.conv_norm_out.scope == "clip":
         raise InputError(
             "this model was animated by modules whose norms run over the clip; Text2Video-Zero wants the image model (motion none)"
         )
-    factor = pipe.default_size[0] // pipe.parts.unet.config.sample_size
-    size = plan.size_of(height, width, pipe.default_size, factor)
-    shape = (pipe.parts.unet.config.in_channels, size[0] // factor, size[1] // factor)
-    times = plan.sampler_of("ddim", pipe.scheduler, 0.0, False).times(pipe.denoiser.path, num_inference_steps)
-    moments = _moments(num_inference_steps, t0, t1)
-    frames = range(num_frames)
-    given, null = pipe.condition([prompt], negative_prompt, frames, size, 0.0, conditions)
+    given, null = pair
     denoiser = pipe.denoiser.replace(path=times.path)
     together = cfg(denoiser.given(stack(uncond=null, cond=given), FIRST, times.t), guidance_scale)
-    denoise = windowed(together, Windows(max(chunk, 2), 0, "flat", anchor=(0,)))
-
-    def noise(ids: Sequence[int], t: float | None = None) -> Tensor:
-        if generator is not None:
-            drawn = torch.randn((1, len(ids), *shape), generator=generator, device=generator.device)
-        else:
-            drawn = FrameNoise(seed)(1, ids, shape, None if t is None else (t, 0))
-        return drawn.to(pipe.device)
-
-    if latents is not None and tuple(latents.shape) != (1, 1, *shape):
-        raise InputError(f"latents of frame 0 must have shape {(1, 1, *shape)}; these have {tuple(latents.shape)}")
-    x = (noise([0]) if latents is None else latents).to(pipe.device, torch.float32)
-    upper = float(times.t[-1 - moments[1]])
-    x = dynamics(denoise, x, times, frames, flow, lambda ids: noise(ids, upper), moments, early)
-    tail = times.final(moments[1] + 1)
-    x0, mask = ddim(denoise, x, tail), None
-    if smoothing is not None:
-        found = smoothing.foreground(pipe.decode(x0)[0])
-        mask = dilated(found, shape[1:]).to(x)
-        x0 = ddim(denoise, smoothed(x, mask, displacements(flow, frames, shape[1:]), smoothing.strength), tail)
-        mask = F.interpolate(mask, size, mode="nearest").cpu()
-    return Edited(pipe.decode(x0)[0], mask)
+    return windowed(together, Windows(max(chunk, 2), 0, "flat", anchor=(0,)))
 
 
 def _moments(steps: int, t0: int | None, t1: int | None) -> tuple[int, int]:

@@ -184,3 +184,10 @@ def test_smoothing_changes_the_clip_and_returns_the_dilated_mask(models):
 def test_impossible_values_are_refused(models, wrong, message):
     with pytest.raises(InputError, match=message):
         text2video_zero(models[1], "a", **{"num_inference_steps": 8, **wrong})
+
+
+def test_a_network_whose_norms_join_the_frames_is_refused(models):
+    from motion_modules.tune_a_video_folder import animated, pipeline
+
+    with pytest.raises(InputError, match="norms run over the clip"):
+        text2video_zero(pipeline(animated(models[1].parts)), "a", num_inference_steps=4)
