@@ -5,7 +5,8 @@ flow, then noised back to t1 with fresh noise, so that they share its scene and 
 all frames are denoised together, every self-attention reading keys and values of frame 0. Background smoothing (eq. 9) is an option. Any
 Stable Diffusion weights serve, personalised ones too; motion modules are switched off.
 
-Modes that follow a source clip need no motion dynamics: they are `cross_frame` over the clip's conditions. With ControlNet all frames start from one noise; with InstructPix2Pix the source frames widen the input.
+Modes that follow a source clip need no motion dynamics: they are `cross_frame` over the clip's conditions. With ControlNet all frames start
+from one noise; with InstructPix2Pix the source frames widen the input.
 """
 
 from __future__ import annotations
