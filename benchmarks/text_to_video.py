@@ -11,19 +11,18 @@ A figure is the median of the pairs' ratios. Peak memory is what a call needs ab
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from measuring import measured
 
 from videogen.files import replacing
 
@@ -193,7 +192,7 @@ def _work(args: argparse.Namespace) -> None:
     build = _diffusers if args.worker == "diffusers" else _videogen
     call = build(args, dtype, latents)
     for _ in sys.stdin:
-        figures, out = _measured(call, args.device)
+        figures, out = measured(call, args.device)
         torch.save(out, args.folder / f"{args.worker}.pt")
         print(json.dumps(figures), flush=True)
 
@@ -232,37 +231,6 @@ def _videogen(args: argparse.Namespace, dtype: torch.dtype, latents: torch.Tenso
         ).frames.cpu()  # fmt: skip
 
     return call
-
-
-def _measured(call: Callable[[], torch.Tensor], device: str) -> tuple[dict[str, float], torch.Tensor]:
-    """Seconds of a call, and the most memory it held above what was held before, in MiB."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = float(torch.cuda.memory_allocated())
-    else:
-        _forget_peak()
-        before = _status("VmRSS")
-    start = time.perf_counter()
-    out = call()
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    seconds = time.perf_counter() - start
-    peak = float(torch.cuda.max_memory_allocated()) if device.startswith("cuda") else _status("VmHWM")
-    return {"seconds": seconds, "peak_mib": (peak - before) / 2**20}, out
-
-
-def _forget_peak() -> None:
-    """Give freed memory back and start the high-water mark anew (Linux)."""
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def _status(key: str) -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key):
-            return float(line.split()[1]) * 1024
-    raise SystemExit(f"error: this system does not report {key}")
 
 
 def _table(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
