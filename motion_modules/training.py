@@ -117,7 +117,7 @@ class Motion:
             taken = Every(int(torch.randint(stride, (), generator=generator)), stride)
             every: Every | None = taken
             mixed = float(torch.rand((), generator=generator)) < s.mixed_share
-            data = strided(self.mixed if mixed else self.data, taken)
+            data = (self.mixed if mixed else self.data).every(*taken)
             if s.image != "frozen" and float(torch.rand((), generator=generator)) < s.still_share:
                 every, data = None, self.stills
             size = s.frames_a_batch // data.latents.shape[1]
@@ -142,7 +142,7 @@ class Motion:
         `error_T` at t = T, and `hears_T`: how much larger it gets, as a share, when the captions tell the opposite direction.
         """
         every = Every(0, 2)
-        scenes, latents = moving(strided(self.held_out, every))
+        scenes, latents = moving(self.held_out.every(*every))
         told, opposite = plain(scenes), plain(turned(scenes))
         figures = {}
         with positions_of(self.root, every):
@@ -183,12 +183,6 @@ def image_parameters(unet: nn.Module, cross: bool) -> dict[str, nn.Parameter]:
     return {name: p for name, p in image.items() if ".attn2." in name} if cross else image
 
 
-def strided(data: Latents, every: Every) -> Latents:
-    """Some of the frames of each clip."""
-    frames = slice(every.first, None, every.stride)
-    return Latents(data.scenes, data.latents[:, frames], data.objects[:, frames], data.together)
-
-
 @contextlib.contextmanager
 def positions_of(unet: nn.Module, every: Every) -> Iterator[None]:
     """Within, frame i of a call has the position of frame `first + i stride`: what is learnt from some frames holds for whole clips."""
@@ -207,14 +201,8 @@ def moving(held_out: Latents) -> tuple[Scenes, Latents]:
     """The clips of one object that moves in a direction."""
     directions = torch.tensor([MOTIONS.index(name) for name in DIRECTIONS])
     scenes = held_out.scenes
-    chosen = picked(held_out, (scenes.count == 1) & torch.isin(scenes.motion[:, 0], directions))
+    chosen = held_out.only((scenes.count == 1) & torch.isin(scenes.motion[:, 0], directions))
     return chosen.scenes, chosen
-
-
-def picked(data: Latents, which: Tensor) -> Latents:
-    """The clips for which `which` (`n`, true or false) says so."""
-    rows = which.nonzero()[:, 0]
-    return Latents(data.scenes[rows], data.latents[rows], data.objects[rows])
 
 
 def turned(scenes: Scenes) -> Scenes:

@@ -26,7 +26,7 @@ from videogen.models.unet import UNet, UNetConfig
 from videogen.path import Path as NoisePath
 from videogen.shapes import sample
 from videogen.shapes.captions import image_captions, plain
-from videogen.training import sampled
+from videogen.training import places, sampled
 from videogen.training.config import Strict
 from videogen.training.latents import Latents, Order, encode_missing, open_latents
 from videogen.training.recipe import JUDGE_SEED, Draw, Thunk
@@ -68,7 +68,8 @@ class Settings(Strict):
 class Batch(NamedTuple):
     """Latents `b f c h w`, how much each cell weighs `b f 1 h w`, captions, times `b`, noise like the latents.
 
-    So many in a row as `together` says differ in one word only; the share of the error that differs among them counts `apart` times more.
+    So many in a row as `together` says differ in one word only; the share of the error that differs among them counts `apart` times more. With
+    `grounds` `b c h w`, the target is the mean over all places (`free` `b 2 2`, see `places`), else the one clip.
     """
 
     latents: Tensor
@@ -78,6 +79,8 @@ class Batch(NamedTuple):
     noise: Tensor
     together: int = 1
     apart: float = 0.0
+    grounds: Tensor | None = None
+    free: Tensor | None = None
 
 
 class Image:
@@ -175,12 +178,12 @@ class Setting:
         }
 
     def error(self, net: nn.Module, batch: Batch, dials: Mapping[str, Dial] | None = None) -> Tensor:
-        """The mean over cells of weight * (v - v_true)^2, divided by the mean weight.
+        """The mean over cells of weight * (v - v_true)^2, divided by the mean weight; every noise level counts about the same (`evened`).
 
         Of scenes that belong together, `batch.apart` times the squared distance of each error from their mean error is added.
         """
         pred, v = self._asked(net, batch, dials)
-        error = pred - v
+        error = (pred - v) * rearrange(evened(self.path.alpha(batch.times)).sqrt(), "b -> b 1 1 1 1").to(v)
         squares = error.square()
         if batch.apart:
             fours = error.unflatten(0, (-1, batch.together))
@@ -194,6 +197,9 @@ class Setting:
         )
         x = alpha * batch.latents + sigma * batch.noise
         v = alpha * batch.noise - sigma * batch.latents
+        if batch.grounds is not None and batch.free is not None:
+            mean = places.expected(x, batch.latents, batch.grounds, batch.free, alpha.flatten(), sigma.flatten())
+            v = v + (batch.latents - mean) / sigma  # v = (alpha x - x0) / sigma
         told = self.condition(batch.captions).replace(dials=dials or {})
         denoise = Denoiser(net, self.path, "v").given(told)
         return denoise(x, batch.times).v.float(), v
@@ -250,7 +256,18 @@ def draw_batch(draw: Draw, data: Latents, size: int, settings: Any, device: torc
         noise[share].to(device),
         alike,
         left * s.apart if alike > 1 and len(mine) % alike == 0 else 0.0,
+        data.grounds[mine].float().to(device),
+        places.ranges(data.scenes[mine]),
     )
+
+
+def evened(alpha: Tensor) -> Tensor:
+    """What to weigh the square of v's error with, of any shape: about the inverse of its size, 1 on average over all times.
+
+    At high noise an object's place is open, and errors are six times those at low noise. They tell little, and their scatter would drown what
+    decides on shapes, at t of 400 to 700. (Measured on object cells: 6.5 at alpha 0, 3.1 at 0.23, 1.0 at 0.5 and 0.75 above.)
+    """
+    return (1 + (alpha / 0.22) ** 2).clamp(max=6) / 4
 
 
 def faded(fade: tuple[float, float], progress: float) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import videogen.foreign
@@ -27,20 +27,31 @@ from videogen.shapes.twins import TWINS, Word, twins
 from videogen.shapes.world import FRAMES, SIZE, Scenes
 
 PIECE = 512  # scenes a file
-VERSION = 1  # of the world and of this format; a new one makes old stores stale
+VERSION = 2  # of the world and of this format; a new one makes old stores stale
 
 
 @dataclass(frozen=True)
 class Latents:
     """`latents[i]` belongs to `scenes[i]`: `n f 4 16 16` float16; `objects` `n f 16 16`, the share of each cell that objects cover, of 255.
 
-    So many in a row as `together` says differ in one word only.
+    `grounds`, `n 4 16 16`, are the latents of the backgrounds alone. So many in a row as `together` says differ in one word only.
     """
 
     scenes: Scenes
     latents: Tensor
     objects: Tensor
+    grounds: Tensor
     together: int = 1
+
+    def every(self, first: int, stride: int) -> Latents:
+        """Some of the frames of each clip."""
+        frames = slice(first, None, stride)
+        return replace(self, latents=self.latents[:, frames], objects=self.objects[:, frames])
+
+    def only(self, which: Tensor) -> Latents:
+        """The clips for which `which` (`n`, true or false) says so, each for itself."""
+        rows = which.nonzero()[:, 0]
+        return Latents(self.scenes[rows], self.latents[rows], self.objects[rows], self.grounds[rows])
 
 
 @dataclass(frozen=True)
@@ -83,8 +94,8 @@ def open_latents(order: Order, vae_folder: Path, store: Path, device: torch.devi
     folder = encode_missing(order, vae_folder, store, device)
     scenes, _ = order.scenes()
     pieces = [load_file(folder / f"{start}.safetensors") for start in range(0, order.count, PIECE)]
-    stored = (torch.cat([piece[name] for piece in pieces]) for name in ("latents", "objects"))
-    return Latents(scenes, *stored, together=TWINS if order.twins else 1)
+    stored = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+    return Latents(scenes, **stored, together=TWINS if order.twins else 1)
 
 
 def encode_missing(
@@ -102,20 +113,34 @@ def encode_missing(
             vae = vae or AutoencoderKL.from_pretrained(vae_folder).to(device, memory_format=torch.channels_last).eval()
             piece = slice(start, start + PIECE)
             with replacing(folder / f"{start}.safetensors") as beside:
-                save_file(_encoded(vae, scenes[piece], only[piece], device), beside)
+                alike = TWINS if order.twins else 1
+                save_file(_encoded(vae, scenes[piece], only[piece], alike, device), beside)
     return folder
 
 
 @torch.no_grad()
-def _encoded(vae: AutoencoderKL, scenes: Scenes, only: Tensor, device: torch.device) -> dict[str, Tensor]:
-    latents, objects = [], []
+def _encoded(vae: AutoencoderKL, scenes: Scenes, only: Tensor, alike: int, device: torch.device) -> dict[str, Tensor]:
+    """A piece of the store. So many scenes in a row as `alike` says have the same background."""
+
+    def latents_of(frames: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            return encode(vae, frames * 2 - 1, slice_frames=32).half().cpu()
+
+    latents, objects, grounds = [], [], []
+    empty = scenes.change(centre=torch.full_like(scenes.centre, -10.0 * SIZE))[::alike]
     for start in range(0, len(scenes), 64):
         part = slice(start, start + 64)
         rendered = render(scenes[part].to(device), only=only[part])
-        with torch.autocast(device.type, torch.bfloat16):
-            latents.append(encode(vae, rendered.frames * 2 - 1, slice_frames=32).half().cpu())
+        latents.append(latents_of(rendered.frames))
         objects.append(cells(rendered.masks.sum(2)).cpu())
-    return {"latents": torch.cat(latents), "objects": torch.cat(objects)}
+    for start in range(0, len(empty), 64):
+        rendered = render(empty[start : start + 64].to(device), only=[0])
+        grounds.append(latents_of(rendered.frames)[:, 0])
+    return {
+        "latents": torch.cat(latents),
+        "objects": torch.cat(objects),
+        "grounds": torch.cat(grounds).repeat_interleave(alike, 0)[: len(scenes)],
+    }
 
 
 def cells(masks: Tensor) -> Tensor:

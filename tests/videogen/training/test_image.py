@@ -7,7 +7,7 @@ import torch
 
 from tests import tiny_world
 from videogen.shapes.world import SHAPES
-from videogen.training.image import Batch, Image, Settings, draw_batch, faded
+from videogen.training.image import Batch, Image, Settings, draw_batch, evened, faded
 from videogen.training.recipe import Draw
 
 
@@ -30,7 +30,8 @@ def test_the_loss_is_zero_for_the_true_v_and_weighs_cells(recipe: Image, monkeyp
     )
     v = alpha * noise - sigma * latents
     error = torch.randn(2, 1, 1, 16, 16)
-    for wrong, expected in ((0, torch.tensor(0.0)), (1, (weights * error**2).sum() / weights.sum())):
+    level = evened(alpha)
+    for wrong, expected in ((0, torch.tensor(0.0)), (1, (level * weights * error**2).sum() / weights.sum())):
         monkeypatch.setattr(recipe.root, "forward", lambda x, *_, wrong=wrong: (v + wrong * error, {}))
         assert torch.allclose(recipe.setting.error(recipe.root, batch), expected, atol=1e-5)
 
@@ -68,7 +69,7 @@ def test_a_run_can_go_on_from_an_exported_unet(recipe: Image, tmp_path: Path) ->
 
 def test_what_tells_fours_apart_counts_more(recipe: Image, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = draw_batch(Draw(7, 3), recipe.data, 4, recipe.settings, torch.device("cpu"))
-    plain = batch._replace(weights=torch.ones_like(batch.weights))
+    plain = batch._replace(weights=torch.ones_like(batch.weights), grounds=None)
     alpha, sigma = (
         f(batch.times).float()[:, None, None, None, None]
         for f in (recipe.setting.path.alpha, recipe.setting.path.sigma)
@@ -77,7 +78,8 @@ def test_what_tells_fours_apart_counts_more(recipe: Image, monkeypatch: pytest.M
     same, differ = torch.ones(4, 1, 1, 1, 1), torch.tensor([1.0, -1.0, 1.0, -1.0])[:, None, None, None, None]
     for wrong, expected in ((same, 1.0), (differ, 1.0 + batch.apart)):
         monkeypatch.setattr(recipe.root, "forward", lambda x, *_, wrong=wrong: (v + wrong, {}))
-        assert float(recipe.setting.error(recipe.root, plain)) == pytest.approx(expected, rel=1e-5)
+        found = float(recipe.setting.error(recipe.root, plain))
+        assert found == pytest.approx(expected * float(evened(alpha).mean()), rel=1e-5)
 
 
 def test_weights_fade_between_two_shares_of_the_budget() -> None:
