@@ -6,6 +6,8 @@ same function over differently folded views, none of which copies.
 
 from __future__ import annotations
 
+from itertools import repeat
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,7 +42,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
 
 
 def _product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v over the last two axes, by the fused kernel or written out."""
+    """softmax(q k^T / sqrt(d)) v over the last two of four axes, by the fused kernel or written out; in pieces along an axis that is too long."""
+    for axis in (0, 1):
+        if q.shape[axis] > MOST_HEADS:
+            masks = repeat(mask) if mask is None or mask.shape[axis] == 1 else mask.split(MOST_HEADS, axis)
+            pieces = zip(*(x.split(MOST_HEADS, axis) for x in (q, k, v)), masks, strict=False)
+            return torch.cat([_product(*piece) for piece in pieces], axis)
     if not _written_out(q, k):
         return F.scaled_dot_product_attention(q, k, v, mask)
     return torch.matmul(_maps(q, k, mask).to(v.dtype), v)
@@ -120,11 +127,7 @@ def temporal(q: Tensor, k: Tensor, v: Tensor, heads: int, site: Site, p: Pass) -
         q, k, v = (
             x.unflatten(0, (p.b, p.f)).reshape(p.b, p.f, -1, x.shape[-1] // heads).transpose(1, 2) for x in (q, k, v)
         )
-        parts = [
-            _product(*chunk, allowed)
-            for chunk in zip(q.split(MOST_HEADS, 1), k.split(MOST_HEADS, 1), v.split(MOST_HEADS, 1), strict=True)
-        ]
-        out = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        out = _product(q, k, v, allowed)
         return out.transpose(1, 2).reshape(p.b * p.f, -1, heads * q.shape[-1])
     q, k, v = (x.unflatten(0, (p.b, p.f)).unflatten(-1, (heads, -1)).permute(0, 2, 3, 1, 4) for x in (q, k, v))
     mask = None if allowed is None else allowed[:, None]

@@ -77,12 +77,23 @@ def test_temporal_attention_follows_a_permutation_of_the_frames():
 
 
 @pytest.mark.parametrize("groups", [None, GROUPS], ids=["all", "groups"])
-def test_pieces_for_the_gpu_change_nothing(monkeypatch, groups):
+@pytest.mark.parametrize("control", [None, Control()], ids=["plain", "neutral"])
+def test_pieces_for_the_gpu_change_nothing_and_none_is_too_long(monkeypatch, control, groups):
+    """A control has places among the clips, plain attention has them among the heads: neither axis may exceed the grid."""
     q, k, v = (draw(8, 5, HEADS * D, seed=seed) for seed in range(3))
-    p = one_pass(2, 4, groups=groups)
+    p = one_pass(2, 4, groups=groups, control=control)
     whole = temporal(q, k, v, HEADS, PLACE, p)
+    longest, kernel = [], attention.F.scaled_dot_product_attention
+
+    def seen(q, k, v, mask=None):
+        longest.append(max(q.shape[:2]))
+        return kernel(q, k, v, mask)
+
     monkeypatch.setattr(attention, "MOST_HEADS", 3)
+    monkeypatch.setattr(attention.F, "scaled_dot_product_attention", seen)
     torch.testing.assert_close(temporal(q, k, v, HEADS, PLACE, p), whole)
+    assert len(longest) > 1
+    assert max(longest) <= 3
 
 
 @pytest.mark.parametrize("g", [3, 1])
