@@ -52,22 +52,26 @@ class GroupNorm(nn.GroupNorm):
         self.scope: Scope = scope
 
     def forward(self, h: Tensor, p: Pass) -> Tensor:  # type: ignore[override]  # it must know which frames are a clip
-        if torch.is_grad_enabled() and self.weight.requires_grad and not h.requires_grad:
-            # The first norm behind frozen layers: PyTorch's channels-last kernel crashes on the processor where the weights
-            # want a gradient and the input does not (seen in 2.13, on small pictures).
-            h = h.detach().requires_grad_()
         if self.scope == "frame" or p.f == 1:
-            return F.group_norm(h, self.num_groups, self.weight, self.bias, self.eps)
+            return self._normed(h)
         if p.groups is not None:
             return self._by_group(h, p)
         return self._over_clip(h, p.b)
+
+    def _normed(self, h: Tensor) -> Tensor:
+        """The plain norm. Behind frozen layers weight and bias come after it: PyTorch's channels-last kernel crashes on the processor in the
+        backward pass where they want a gradient and the input does not (seen in 2.13, on small pictures).
+        """
+        if not (torch.is_grad_enabled() and self.weight.requires_grad and not h.requires_grad):
+            return F.group_norm(h, self.num_groups, self.weight, self.bias, self.eps)
+        plain = F.group_norm(h, self.num_groups, eps=self.eps)
+        return torch.addcmul(self.bias[:, None, None], plain, self.weight[:, None, None]).to(plain.dtype)
 
     def _over_clip(self, h: Tensor, clips: int) -> Tensor:
         """Frames below each other form one tall picture, a view in channels-last memory."""
         _, c, height, width = h.shape
         tall = h.permute(0, 2, 3, 1).reshape(clips, -1, width, c).permute(0, 3, 1, 2)
-        out = F.group_norm(tall, self.num_groups, self.weight, self.bias, self.eps)
-        return out.permute(0, 2, 3, 1).reshape(-1, height, width, c).permute(0, 3, 1, 2)
+        return self._normed(tall).permute(0, 2, 3, 1).reshape(-1, height, width, c).permute(0, 3, 1, 2)
 
     def _by_group(self, h: Tensor, p: Pass) -> Tensor:
         """Statistics of every group of frames from those of its frames, without a shape that depends on the groups.

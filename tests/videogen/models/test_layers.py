@@ -7,11 +7,19 @@ from tests import nets
 from videogen.models.layers import GroupNorm
 
 
-def test_the_first_norm_behind_frozen_layers_gets_its_gradient() -> None:
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_the_first_norm_behind_frozen_layers_gets_its_gradient(compiled: bool) -> None:
     """The input wants no gradient, the weights do; on a small channels-last picture the plain kernel would end the process."""
     norm = GroupNorm(16, 64, 1e-6, "clip")
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
     h = torch.randn(64, 64, 16, 16).contiguous(memory_format=torch.channels_last)
-    out = norm(h, nets.one_pass(b=16, f=4))
+    call = torch.compile(norm, fullgraph=True, backend="eager") if compiled else norm
+    out = call(h, nets.one_pass(b=16, f=4))
+    with torch.no_grad():
+        plain = norm(h, nets.one_pass(b=16, f=4))
+    torch.testing.assert_close(out, plain)
+    assert out.stride() == plain.stride()
     weights = torch.randn_like(out)
     (out * weights).sum().backward()
     clips = h.unflatten(0, (16, 4)).unflatten(2, (16, 4))
