@@ -56,9 +56,10 @@ class FrameChoice(Control):
         if p.groups is None:
             table = self.table(p.frames)
             return q, read(k, table), read(v, table)
-        tables = [self.grouped(p.frames, groups) for groups in p.groups.tolist()]
-        chosen = (torch.cat([read(x[i : i + 1], table, False) for i, table in enumerate(tables)]) for x in (k, v))
-        return (q, *chosen)  # type: ignore[return-value]  # two of them
+        places = self.grouped(p.frames, p.groups)
+        items = torch.arange(p.b, device=places.device)[:, None, None]
+        k, v = (x[items, places].transpose(2, 3).flatten(3, 4) for x in (k, v))
+        return q, k, v
 
     def table(self, frames: Sequence[int]) -> list[list[int]]:
         """For every place of a call with these frame ids, the places it reads: f rows of m."""
@@ -75,19 +76,36 @@ class FrameChoice(Control):
 
         return [[place for entry in self.entries for place in places(i, entry)] for i in range(f)]
 
-    def grouped(self, frames: Sequence[int], groups: Sequence[int]) -> list[list[int]]:
-        """The same where each group of frames is a clip of its own. Raises InputError for `all` with groups of different sizes."""
-        rows: dict[int, list[int]] = {}
-        for group in dict.fromkeys(groups):
-            members = [place for place, its in enumerate(groups) if its == group]
-            inner = self.table([frames[place] for place in members])
-            rows |= {place: [members[j] for j in row] for place, row in zip(members, inner, strict=True)}
-        table = [rows[place] for place in range(len(frames))]
-        if len({len(row) for row in table}) > 1:
-            raise InputError(
-                "frames cannot read all of their group where groups have different sizes; choose frames by number"
-            )
-        return table
+    def grouped(self, frames: Sequence[int], groups: Tensor) -> Tensor:
+        """The same where each group of frames is a clip of its own: `b f m` from groups `b f`.
+
+        Nothing but `all`, whose m is the size of the groups, makes a shape of what they hold, so the others compile. Raises InputError for
+        `all` with groups of different sizes.
+        """
+        same = groups[:, :, None] == groups[:, None]
+        size, rank = same.sum(2), same.tril(-1).sum(2)
+        ids = torch.tensor(list(frames), device=groups.device).expand_as(same)
+
+        def member(which: Tensor) -> Tensor:
+            """The place of the member of each frame's group that has so many members before it: `b f`."""
+            return (same & (rank[:, None] == which[:, :, None])).int().argmax(2)
+
+        def places(entry: Entry) -> list[Tensor]:
+            if isinstance(entry, int):
+                return [member((rank + entry).clamp(min=0).minimum(size - 1))]
+            if entry == "first":
+                return [torch.where(same, ids, ids.max() + 1).argmin(2)]
+            if entry == "last":
+                return [torch.where(same, ids, ids.min() - 1).argmax(2)]
+            if entry == "middle":
+                return [member((size - 1) // 2)]
+            if (size != size[0, 0]).any():
+                raise InputError(
+                    "frames cannot read all of their group where groups have different sizes; choose frames by number"
+                )
+            return [member(torch.full_like(rank, i)) for i in range(int(size[0, 0]))]
+
+        return torch.stack([place for entry in self.entries for place in places(entry)], 2)
 
 
 def read(x: Tensor, table: Sequence[Sequence[int]], shared: bool = True) -> Tensor:

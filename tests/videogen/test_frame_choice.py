@@ -29,10 +29,32 @@ def test_tables(choice, frames, table):
     assert choice.table(tuple(frames)) == table
 
 
-def test_groups_are_clips_of_their_own():
-    assert SPARSE_CAUSAL.grouped(range(5), (0, 0, 1, 1, 1)) == [[0, 0], [0, 0], [2, 2], [2, 2], [2, 3]]
+GROUPS = torch.tensor([[0, 0, 1, 1, 1], [7, 2, 7, 7, 2]])
+
+
+@pytest.mark.parametrize("choice", [FIRST, SPARSE_CAUSAL, MIDDLE, FrameChoice((-1, 0, 1)), FrameChoice(("last", 0))])
+def test_groups_are_clips_of_their_own(choice):
+    """A group reads by the table that its frames would have alone; the frame ids need not ascend."""
+    frames = (4, 3, 8, 6, 9)
+    tables = choice.grouped(frames, GROUPS)
+    for table, groups in zip(tables, GROUPS, strict=True):
+        for group in groups.unique():
+            members = (groups == group).nonzero()[:, 0]
+            alone = torch.tensor(choice.table([frames[i] for i in members]))
+            assert torch.equal(table[members], members[alone])
+
+
+def test_all_frames_of_a_group_are_read_where_groups_are_of_one_size():
+    assert ALL.grouped(range(4), torch.tensor([[0, 1, 1, 0]])).tolist() == [[[0, 3], [1, 2], [1, 2], [0, 3]]]
     with pytest.raises(InputError, match="different sizes"):
-        ALL.grouped(range(3), (0, 0, 1))
+        ALL.grouped(range(3), torch.tensor([[0, 0, 1]]))
+
+
+def test_a_choice_within_groups_compiles_without_a_graph_break():
+    p, x = nets.one_pass(2, F, groups=GROUPS), torch.randn(2, F, 2, 4, 3)
+    compiled = torch.compile(SPARSE_CAUSAL.qkv, fullgraph=True, backend="eager")
+    for ours, plain in zip(compiled(nets.PLACE, x, x, x, p), SPARSE_CAUSAL.qkv(nets.PLACE, x, x, x, p), strict=True):
+        assert torch.equal(ours, plain)
 
 
 def test_an_unknown_entry_is_refused():
