@@ -1,7 +1,5 @@
 """`videogen evaluate`: the figures of docs/results.md, measured on the shapes world."""
 
-import inspect
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,13 +57,14 @@ def evaluate(
     """
     options = dict(locals())
     from videogen import recipe
+    from videogen.metrics import document
     from videogen.metrics import report as reports
     from videogen.metrics import text_to_video as measuring
     from videogen.metrics.journal import Journal
-    from videogen.metrics.trials import Plan
+    from videogen.metrics.trials import Plan, hashes
 
     if report is not None:
-        reports.check(report)
+        document.check(report)
     pipe = load(model, motion, sampler, dtype, device)
     steps, guidance = steps or pipe.steps, pipe.guidance if guidance is None else guidance
     settings = {
@@ -91,26 +90,9 @@ def evaluate(
 
 def command_line(options: dict[str, Any]) -> str:
     """The command with these options: those that decide on the figures, as far as they are not the defaults."""
-    words = ["videogen", "evaluate"]
-    for name, parameter in inspect.signature(evaluate).parameters.items():
-        value = options[name]
-        if name not in ("batch", "out", "quiet") and value != parameter.default:
-            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-    return shlex.join(words)
+    from videogen.metrics.document import command_line as spelt
 
-
-def hashes(model: str, motion: str | None) -> dict[str, str]:
-    """What tells the models, and the world with its measuring program, from others. Raises InputError for a missing file."""
-    from videogen import recipe, shapes
-    from videogen.models import folder
-
-    world = Path(shapes.__file__).parent.glob("*.py")
-    own = "the model's own" if motion is None else "none"
-    return {
-        "model": recipe.hash_path(folder.find(model)),
-        "motion": own if motion in (None, "none") else recipe.hash_path(folder.find(str(motion))),
-        "world": recipe.hash_files({path.name: path for path in world}),
-    }
+    return spelt(["videogen", "evaluate"], evaluate, options, silent=("batch", "out", "quiet"))
 
 
 def load(model: str, motion: str | None, sampler: str, dtype: str, device: str) -> "Pipeline":

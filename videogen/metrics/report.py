@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from videogen.errors import InputError
-from videogen.files import replacing
+from videogen.metrics import document
 from videogen.metrics.shares import Share
 from videogen.metrics.text_to_video import Row, Table
 
 KEY = "text_to_video"
 BEGIN, END = "<!-- text to video: made by `videogen evaluate` -->", "<!-- text to video: end -->"
 PLOT, SHEET = f"{KEY}.png", f"{KEY}_clips.png"
-_HEAD = """# Results
-
-Every figure here was measured, by the command that stands under its table.
-"""
 
 
 @dataclass(frozen=True)
@@ -40,31 +33,12 @@ class Results:
     notes: Mapping[str, Any]
 
 
-def check(path: Path) -> None:
-    """Refuse a report that could not be written, before anything is computed. Raises InputError."""
-    if path.suffix != ".md":
-        raise InputError(f"the report {path} must end in .md; the JSON file and the pictures go beside it")
-    if not path.parent.is_dir():
-        raise InputError(f"the folder {path.parent} does not exist; create it first")
-    _others(path.with_suffix(".json"))
-
-
 def write(path: Path, results: Results, pictures: Sequence[str]) -> list[Path]:
     """Write the section into `path` and the figures into the .json beside it; what else stands there is kept.
 
     `pictures` are names in the folder `pictures` beside it. Returns the two files.
     """
-    beside_it = path.with_suffix(".json")
-    values = _others(beside_it) | {KEY: to_dict(results)}
-    with replacing(beside_it) as beside:
-        beside.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    before = path.read_text(encoding="utf-8") if path.exists() else _HEAD
-    section = markdown(results, pictures)
-    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    text, found = pattern.subn(lambda _: section, before, count=1)
-    with replacing(path) as beside:
-        beside.write_text(text if found else f"{before.rstrip()}\n\n{section}\n", encoding="utf-8")
-    return [path, beside_it]
+    return document.put(path, KEY, markdown(results, pictures), to_dict(results))
 
 
 def to_dict(results: Results) -> dict[str, Any]:
@@ -103,7 +77,7 @@ def markdown(results: Results, pictures: Sequence[str]) -> str:
         for row in rows:
             first, *others = _cells(row, results.sources)
             lines.append([row.name, _target(row, model), first, _unknown(row, model), *others])
-        parts += [f"### {table.title}: {clips} clips", _table(heads, lines), made_by]
+        parts += [f"### {table.title}: {clips} clips", document.table(heads, lines), made_by]
     if results.breakdown:
         parts.append("### By colour, shape, motion and background: clips of one object")
         lines = [
@@ -111,7 +85,7 @@ def markdown(results: Results, pictures: Sequence[str]) -> str:
             for name, rows in results.breakdown.items()
             for row in rows
         ]
-        parts += [_table(["asked for", *results.sources, "wrong ones were read as"], lines), made_by]
+        parts += [document.table(["asked for", *results.sources, "wrong ones were read as"], lines), made_by]
     titles = {PLOT: "Shares with 95 % intervals", SHEET: "The first clips, with their prompts and verdicts"}
     for name in pictures:
         parts += [f"![{titles[name]}](pictures/{name})", f"{titles[name]}. {made_by}"]
@@ -127,21 +101,6 @@ def summary(results: Results) -> list[str]:
             if row.target is not None and model in row.shares:
                 found.append(f"{table.title}: {row.name} {_share(row.shares[model])}, target {_target(row, model)}")
     return found
-
-
-def _others(path: Path) -> dict[str, Any]:
-    """What other commands wrote into the JSON file."""
-    if not path.exists():
-        return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as problem:
-        raise InputError(f"{path} is no JSON file of results: {problem}; move it away") from problem
-
-
-def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rows = [heads, ["---"] * len(heads), *lines]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _cells(row: Row, sources: Sequence[str]) -> list[str]:

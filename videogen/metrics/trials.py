@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from videogen import recipe, shapes
+from videogen.models import folder
 from videogen.shapes import Scenes, render, sample, world
 from videogen.shapes.captions import plain
 
@@ -83,6 +86,17 @@ class Plan:
             styles=("flat",) if self.simple else None,
         )
         return Trial(split, number, plain(scene)[0], seed, scene)
+
+
+def hashes(model: str, motion: str | None) -> dict[str, str]:
+    """What tells the models, and the world with its measuring program, from others. Raises InputError for a missing file."""
+    world_files = Path(shapes.__file__).parent.glob("*.py")
+    own = "the model's own" if motion is None else "none"
+    return {
+        "model": recipe.hash_path(folder.find(model)),
+        "motion": own if motion in (None, "none") else recipe.hash_path(folder.find(str(motion))),
+        "world": recipe.hash_files({path.name: path for path in world_files}),
+    }
 
 
 def true_renders(frames: int, size: int) -> Source:

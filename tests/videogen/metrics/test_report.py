@@ -11,7 +11,7 @@ from PIL import Image
 
 from videogen.clip import Clip
 from videogen.errors import InputError
-from videogen.metrics import pictures, report
+from videogen.metrics import document, pictures, report
 from videogen.metrics import text_to_video as measuring
 from videogen.metrics.journal import Record
 
@@ -108,7 +108,7 @@ def test_what_cannot_be_written_is_refused_early(
     if content is not None:
         (tmp_path / "results.json").write_text(content)
     with pytest.raises(InputError, match=complaint):
-        report.check(tmp_path / name)
+        document.check(tmp_path / name)
 
 
 def test_summary_has_the_figures_with_targets(results: report.Results) -> None:
