@@ -131,7 +131,8 @@ class OnRows(Control):
         if len(items) == len(p.rows):
             changed = verb(*values, p)
             return changed if isinstance(changed, tuple) else (changed,)
-        chosen = [v[items] for v in values]
+        rows = stepped(items)
+        chosen = [v[rows] for v in values]
         changed = verb(*chosen, p.only(items))
         changed = changed if isinstance(changed, tuple) else (changed,)
         index = torch.tensor(items, device=values[0].device)
@@ -220,13 +221,14 @@ class Pass:
 
     def only(self, items: list[int]) -> Pass:
         """This pass as a control bound to some items sees it; what it keeps still lands in the whole pass."""
+        rows = stepped(items)
         return dataclasses.replace(
             self,
             b=len(items),
-            emb=self.emb[items],
-            tokens={n: v[items] for n, v in self.tokens.items()},
+            emb=self.emb[rows],
+            tokens={n: v[rows] for n, v in self.tokens.items()},
             rows=tuple(self.rows[i] for i in items),
-            groups=None if self.groups is None else self.groups[items],
+            groups=None if self.groups is None else self.groups[rows],
             strengths={n: s.only(items) for n, s in self.strengths.items()},
         )
 
@@ -277,6 +279,13 @@ class Pass:
         if self.groups is not None:
             return (self.groups[:, :, None] == self.groups[:, None]).sum(2) == 1
         return None if self.f > 1 else torch.ones(self.b, 1, dtype=torch.bool)
+
+
+def stepped(items: list[int]) -> slice | list[int]:
+    """An index of the same items, ascending, that makes a view where they follow each other in equal steps, as stacked rows mostly do."""
+    step = items[1] - items[0] if len(items) > 1 else 1
+    even = range(items[0], items[-1] + 1, step)
+    return slice(even.start, even.stop, step) if list(even) == items else items
 
 
 def add(h: Tensor, delta: Tensor, weight: Tensor) -> Tensor:
