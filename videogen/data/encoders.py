@@ -1,0 +1,85 @@
+"""What turns clips and captions into what is trained on: a model's VAE and text side, with a key that changes when their weights do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from videogen.models.folder import find, load_vae
+from videogen.models.text import TextSide, load_text_side
+
+SLICE = 16  # frames encoded at once
+
+
+class Encoders(Protocol):
+    """Encodes clips and captions; equal keys promise equal results."""
+
+    @property
+    def clip_key(self) -> str:
+        """Of what encodes clips."""
+
+    @property
+    def text_key(self) -> str:
+        """Of what encodes captions."""
+
+    def clip(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the scaled latents, both `f c h w`, of frames `f 3 H W` uint8."""
+
+    def text(self, caption: str) -> dict[str, Tensor]:
+        """What the net is told of one caption, by `port.name`: `tokens.text` `n d`, and `vector.text` `d` where there is one."""
+
+
+class ModelEncoders:
+    """Those of a Stable Diffusion model: a folder in diffusers' layout, a hub id, or `shapes`. Raises InputError for anything else."""
+
+    def __init__(self, model: str | Path, device: str | torch.device = "cpu") -> None:
+        folder = find(model)
+        self.device = torch.device(device)
+        self.vae: Any = load_vae(folder / "vae", torch.float32).to(self.device)
+        self.side: TextSide = load_text_side(folder, dtype=torch.float32).to(self.device)
+        self._keys = (fingerprint(self.vae, self.vae.config), fingerprint(self.side, {}))
+
+    @property
+    def clip_key(self) -> str:
+        """A digest of the VAE's weights and configuration."""
+        return self._keys[0]
+
+    @property
+    def text_key(self) -> str:
+        """A digest of the text encoders' weights."""
+        return self._keys[1]
+
+    @torch.no_grad()
+    def clip(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Encoders.clip`."""
+        means, deviations = [], []
+        for piece in frames.split(SLICE):
+            posterior = self.vae.encode(piece.to(self.device).float() / 127.5 - 1).latent_dist
+            means.append(posterior.mean)
+            deviations.append(posterior.std)
+        shift, scale = float(self.vae.config.get("shift_factor") or 0.0), float(self.vae.config["scaling_factor"])
+        return (torch.cat(means) - shift) * scale, torch.cat(deviations) * scale
+
+    @torch.no_grad()
+    def text(self, caption: str) -> dict[str, Tensor]:
+        """See `Encoders.text`."""
+        words = self.side.tokenize([caption])
+        told = self.side.encode(self.side.embed(words), words)
+        ports: dict[str, Mapping[str, Tensor]] = {"tokens": told.tokens, "vector": told.vector}
+        return {f"{port}.{name}": value[0] for port, named in ports.items() for name, value in named.items()}
+
+
+def fingerprint(net: nn.Module, config: Mapping[str, Any]) -> str:
+    """A digest of weights and configuration; where they were read from plays no part."""
+    plain = {key: value for key, value in config.items() if not key.startswith("_")}
+    digest = hashlib.blake2b(json.dumps(plain, sort_keys=True, default=str).encode(), digest_size=12)
+    for name, tensor in sorted(net.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
