@@ -166,6 +166,11 @@ def occurs(words: Words, phrase: str) -> bool:
         return False
 
 
+def content_words(text: str) -> set[str]:
+    """The words of a text that carry content of their own, in lower case."""
+    return set(_telling(m.group().casefold() for m in _WORD.finditer(text)))
+
+
 def _names(words: Words) -> list[str]:
     return [name for name, _ in spelled(words)]
 

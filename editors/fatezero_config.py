@@ -3,32 +3,121 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from editors.fatezero import Settings
-from editors.map_fusion import Exchange, Window
+from editors.map_fusion import Exchange
 from videogen.errors import InputError
 from videogen.frame_choice import Entry, FrameChoice
 from videogen.models.unet import UNet
+from videogen.training.config import Strict, load
 
-# What each part may hold. Keys of the second line are read by the authors' training or display and change no edit.
-_KNOWN = {
-    "": "pretrained_model_path dataset_config editing_config model_config disk_store seed "
-    "test_pipeline_config trainer_pipeline_config train_dataset validation_sample_logger logdir verbose mixed_precision enable_xformers train_steps "
-    "use_invertion_latents use_inversion_attention",
-    "dataset_config": "path prompt start_sample_frame n_sample_frame sampling_rate stride offset class_data_root class_prompt",
-    "editing_config": "use_invertion_latents use_inversion_attention guidance_scale source_prompt editing_prompts p2p_config num_inference_steps "
-    "clip_length sample_seeds prompt2prompt_edit annotate num_samples_per_prompt use_make_grid traverse_p2p_config strength",
-    "model_config": "lora SparseCausalAttention_index least_sc_channel temporal_downsample_time",
-    "p2p_config": "is_replace_controller cross_replace_steps self_replace_steps eq_params blend_words blend_self_attention blend_latents blend_th "
-    "use_inversion_attention save_self_attention",
-}
-_NAMES: dict[str, Entry] = {"mid": "middle", "middle": "middle", "first": "first", "last": "last"}
+Share = float | tuple[float, float]
+Phrases = str | tuple[str, ...]
+
+_OWN_PROMPT = "${dataset_config.prompt}"  # the one reference that the authors' files use
+
+
+class Equalizer(Strict):
+    """`eq_params`: how much words of the target count."""
+
+    words: tuple[str, ...] = ()
+    values: tuple[float, ...] = ()
+
+
+class Change(Strict):
+    """One entry of `p2p_config`. The last two keys change no edit."""
+
+    cross_replace_steps: Share | dict[str, Share]
+    self_replace_steps: Share
+    is_replace_controller: bool = True
+    eq_params: Equalizer | None = None
+    blend_words: tuple[Phrases, ...] | Literal["None"] | None = None
+    blend_self_attention: bool = False
+    blend_latents: bool = False
+    blend_th: float | tuple[float, ...] = (0.3, 0.3)
+    use_inversion_attention: bool = True
+    save_self_attention: bool = True
+
+
+class Dataset(Strict):
+    """`dataset_config`: the clip, what it shows, and how the authors take frames from it."""
+
+    path: str
+    prompt: str
+    start_sample_frame: int = 0
+    n_sample_frame: int = Field(8, gt=0)
+    sampling_rate: int = Field(1, gt=0)
+    stride: int = 1
+    offset: dict[str, int] = Field({})
+    class_data_root: Any = None
+    class_prompt: Any = None
+
+
+class Editing(Strict):
+    """`editing_config`. The last block is read by the authors' display and changes no edit."""
+
+    use_inversion_attention: Literal[True]
+    editing_prompts: tuple[str, ...] = Field(min_length=1)
+    p2p_config: dict[int, Change]
+    source_prompt: str | None = None
+    guidance_scale: float = 7.0
+    num_inference_steps: int = Field(20, gt=0)
+
+    use_invertion_latents: Any = None
+    clip_length: Any = None
+    sample_seeds: Any = None
+    prompt2prompt_edit: Any = None
+    annotate: Any = None
+    num_samples_per_prompt: Any = None
+    use_make_grid: Any = None
+    traverse_p2p_config: Any = None
+    strength: Any = None
+
+    @model_validator(mode="after")
+    def _all_there(self) -> Editing:
+        for i, prompt in enumerate(self.editing_prompts):
+            if i not in self.p2p_config:
+                raise ValueError(f"p2p_config has no entry {i} for the prompt {prompt!r}")
+        return self
+
+
+class Model(Strict):
+    """`model_config`. The last two keys belong to a tuned model, which brings them itself."""
+
+    SparseCausalAttention_index: tuple[int | Literal["mid", "middle", "first", "last"], ...] = (-1, "first")
+    least_sc_channel: int = 0
+    lora: Any = None
+    temporal_downsample_time: Any = None
+
+
+class File(Strict):
+    """A whole file. The last block is read by the authors' training or display and changes no edit."""
+
+    pretrained_model_path: str
+    dataset_config: Dataset
+    editing_config: Editing
+    net: Model = Field(Model(), alias="model_config")  # pydantic keeps that name for itself
+    disk_store: bool = False
+    seed: int | None = None
+
+    test_pipeline_config: Any = None
+    trainer_pipeline_config: Any = None
+    train_dataset: Any = None
+    validation_sample_logger: Any = None
+    logdir: Any = None
+    verbose: Any = None
+    mixed_precision: Any = None
+    enable_xformers: Any = None
+    train_steps: Any = None
+    use_invertion_latents: Any = None
+    use_inversion_attention: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +133,7 @@ class Config:
     """A configuration, read.
 
     model     `pretrained_model_path`
-    clip      `dataset_config.path`, with how it is sampled: `start_sample_frame`, `n_sample_frame`, `sampling_rate`, `stride`, `offset`
+    clip      `dataset_config.path`, with how the authors sample it: `start_sample_frame`, `n_sample_frame`, `sampling_rate`, ...
     source    the source prompt
     edits     one for each of `editing_prompts`
     steps, guidance_scale, seed
@@ -70,64 +159,51 @@ class Config:
         return FrameChoice(self.entries, sites=lambda site: channels[site.level] >= self.least)
 
 
-def read_config(path: str | Path) -> Config:
-    """Read a YAML file. Raises InputError, with the path of the key, for what is unknown, missing or of the wrong kind."""
-    try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
-        raise InputError(f"{path} cannot be read as YAML: {str(problem).splitlines()[0]}") from problem
-    try:
-        return _config(tree)
-    except (KeyError, TypeError, ValueError, AttributeError) as problem:
-        reason = f"{problem} is missing" if isinstance(problem, KeyError) else str(problem)
-        raise InputError(f"{path} is no configuration of FateZero: {reason}") from problem
+def read_config(path: str | Path, source: str | None = None, target: str | None = None) -> Config:
+    """Read a YAML file, with another source prompt in place of its own, and with one target prompt in place of all.
 
+    A target that the file does not have takes the settings of the file's last edit.
 
-def _config(tree: Mapping[str, Any]) -> Config:
-    data, editing = tree["dataset_config"], tree["editing_config"]
-    model = tree.get("model_config") or {}
-    for part, name in ((tree, ""), (data, "dataset_config"), (editing, "editing_config"), (model, "model_config")):
-        _check(part, name, name)
-    if not editing.get("use_inversion_attention", False):
-        raise InputError("editing_config.use_inversion_attention must be true: attention comes from the inversion here")
-    source = _plain(editing.get("source_prompt"), data) or data["prompt"]
-    prompts = [str(prompt) for prompt in editing["editing_prompts"]]
-    parts = editing["p2p_config"]
-    lacking = [i for i in range(len(prompts)) if i not in parts]
-    if lacking:
-        raise InputError(f"editing_config.p2p_config has no entry {lacking[0]} for the prompt {prompts[lacking[0]]!r}")
-    edits = [Edit(prompt, _settings(parts[i], source, prompt, f"p2p_config.{i}")) for i, prompt in enumerate(prompts)]
-    sampling = {
-        key: data[key]
-        for key in ("start_sample_frame", "n_sample_frame", "sampling_rate", "stride", "offset")
-        if key in data
-    }
-    entries = model.get("SparseCausalAttention_index", [-1, "first"])
+    Raises InputError, with the path of the key, for what is unknown (the nearest that is known beside it), missing or of the wrong kind.
+    """
+    values = load(path)
+    try:
+        file = File.model_validate(values)
+    except ValidationError as problem:
+        raise InputError(f"{path}: {_complaint(problem.errors())}") from problem
+    data, editing = file.dataset_config, file.editing_config
+    if source is None:
+        own = editing.source_prompt
+        source = data.prompt if own is None or own.strip() == _OWN_PROMPT else own
+    chosen = list(enumerate(editing.editing_prompts))
+    if target is not None:
+        place = next((i for i, prompt in chosen if prompt == target), len(chosen) - 1)
+        chosen = [(place, target)]
     return Config(
-        model=str(tree["pretrained_model_path"]),
-        clip=str(data["path"]),
-        sampling=sampling,
-        source=str(source),
-        edits=tuple(edits),
-        steps=int(editing.get("num_inference_steps", 20)),
-        guidance_scale=float(editing.get("guidance_scale", 7.0)),
-        seed=int(tree.get("seed") or 0),
-        entries=tuple(_NAMES.get(entry, entry) for entry in entries),
-        least=int(model.get("least_sc_channel", 0)),
-        disk=bool(tree.get("disk_store", False)),
+        model=file.pretrained_model_path,
+        clip=data.path,
+        sampling=data.model_dump(include=data.model_fields_set - {"path", "prompt"}),
+        source=source,
+        edits=tuple(Edit(prompt, _settings(editing.p2p_config[i], source, prompt)) for i, prompt in chosen),
+        steps=editing.num_inference_steps,
+        guidance_scale=editing.guidance_scale,
+        seed=file.seed or 0,
+        entries=tuple("middle" if entry == "mid" else entry for entry in file.net.SparseCausalAttention_index),
+        least=file.net.least_sc_channel,
+        disk=file.disk_store,
     )
 
 
-def _settings(part: Mapping[str, Any], source: str, target: str, where: str) -> Settings:
-    _check(part, "p2p_config", where)
-    swaps = part.get("is_replace_controller", True) and len(source.split(" ")) == len(target.split(" "))
-    cross = part["cross_replace_steps"]
-    cross = cross if isinstance(cross, Mapping) else {"default_": cross}
-    equal = part.get("eq_params") or {"words": (), "values": ()}
-    words = part.get("blend_words")
-    words = None if words == "None" else words
-    threshold = part.get("blend_th", (0.3, 0.3))
-    names = [[given] if isinstance(given, str) else list(given) for given in words or ((), ())]
+def _settings(part: Change, source: str, target: str) -> Settings:
+    swaps = part.is_replace_controller and len(source.split(" ")) == len(target.split(" "))
+    cross = (
+        part.cross_replace_steps
+        if isinstance(part.cross_replace_steps, dict)
+        else {"default_": part.cross_replace_steps}
+    )
+    equal = part.eq_params or Equalizer()
+    words = () if part.blend_words in (None, "None") else part.blend_words
+    names = [(given,) if isinstance(given, str) else given for given in words or ((), ())]
     found = [tuple(w for w in group if _has(prompt, w)) for group, prompt in zip(names, (source, target))]
     found += [()] * (2 - len(found))
     # Without a word of the source their mask is empty: all of the source's structure stays, as without blend words.
@@ -136,19 +212,15 @@ def _settings(part: Mapping[str, Any], source: str, target: str, where: str) -> 
         Exchange(
             "replace" if swaps else "refine",
             # A name that the prompt lacks says nothing there; the authors share one list among several prompts.
-            cross={word: _window(w) for word, w in cross.items() if word == "default_" or _has(target, word)},
-            selfs=_window(part["self_replace_steps"]),
-            weights={word: float(v) for word, v in zip(equal["words"], equal["values"]) if _has(target, word)},
+            cross={word: share for word, share in cross.items() if word == "default_" or _has(target, word)},
+            selfs=part.self_replace_steps,
+            weights={word: value for word, value in zip(equal.words, equal.values) if _has(target, word)},
         ),
         blend=blend,
-        threshold=float(threshold[0] if isinstance(threshold, (list, tuple)) else threshold),
-        blend_attention=bool(part.get("blend_self_attention", False)),
-        blend_latents=bool(part.get("blend_latents", False)),
+        threshold=part.blend_th[0] if isinstance(part.blend_th, tuple) else part.blend_th,
+        blend_attention=part.blend_self_attention,
+        blend_latents=part.blend_latents,
     )
-
-
-def _window(value: Any) -> Window:
-    return (float(value[0]), float(value[1])) if isinstance(value, (list, tuple)) else float(value)
 
 
 def _has(prompt: str, words: str) -> bool:
@@ -158,14 +230,26 @@ def _has(prompt: str, words: str) -> bool:
     )
 
 
-def _plain(value: Any, data: Mapping[str, Any]) -> str | None:
-    """A text, with the one reference that the authors' files use resolved."""
-    return data["prompt"] if isinstance(value, str) and value.strip() == "${dataset_config.prompt}" else value
+# Where a key may stand, by its last name above: what is known there.
+_PARTS: dict[str, type[BaseModel]] = {
+    "": File, "dataset_config": Dataset, "editing_config": Editing, "model_config": Model, "eq_params": Equalizer,
+}  # fmt: skip
 
 
-def _check(part: Mapping[str, Any], kind: str, where: str) -> None:
-    if not isinstance(part, Mapping):
-        raise InputError(f"{where or 'the configuration'} must be a mapping of keys to values")
-    unknown = sorted(str(key) for key in part if str(key) not in _KNOWN[kind].split())
-    if unknown:
-        raise InputError(f"{f'{where}.' if where else ''}{unknown[0]} is not a key of FateZero's configurations")
+def _complaint(errors: Sequence[Any]) -> str:
+    """One line about the first of pydantic's errors; an unknown key comes before the missing one that it may stand for."""
+    error = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
+    *parents, last = [str(part) for part in error["loc"]] or [""]
+    # of a union pydantic names the branch too, as in (..., "cross_replace_steps", "float")
+    where = ".".join(
+        part for part in (*parents, last) if part and not re.search(r"[\[(]|^(float|tuple|dict|str)$", part)
+    )
+    if error["type"] == "missing":
+        return f"{where} is missing"
+    if error["type"] != "extra_forbidden":
+        return f"{where}: {str(error['msg']).removeprefix('Value error, ')}"
+    part = Change if parents and parents[-1].isdigit() else _PARTS.get(parents[-1] if parents else "", Change)
+    known = [field.alias or name for name, field in part.model_fields.items()]
+    near = difflib.get_close_matches(last, known, n=1, cutoff=0.4)
+    advice = f"did you mean {'.'.join([*parents, near[0]])}?" if near else f"known are {', '.join(known)}"
+    return f"{where} is not a key of FateZero's configurations; {advice}"

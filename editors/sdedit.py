@@ -35,6 +35,7 @@ def sdedit(
     generator: torch.Generator | None = None,
     motion_scale: float | Dial = 1.0,
     windows: Windows | None = None,
+    first: int = 0,
     progress: bool = True,
 ) -> Edited:
     """Edit frames `f 3 H W` in [0, 1]. The source prompt is of no account: the method looks at the clip alone.
@@ -44,6 +45,7 @@ def sdedit(
               model was trained to zero terminal noise)
     steps     of the whole grid; None is the model's own number
     seed      noise addressed by frame; `generator` draws as diffusers does instead
+    first     the id of the first frame, where the frames are a piece of a longer clip: pieces that overlap share noise
 
     Measured: `steps` that were run, and `change`, the mean absolute difference from the source's frames.
     """
@@ -54,7 +56,7 @@ def sdedit(
     times = work.times.final(int(steps * strength))
     x, fresh = work.latents, source_of(seed, generator)
     if len(times):
-        address = (1, range(x.shape[1]), x.shape[2:])
+        address = (1, range(first, first + x.shape[1]), x.shape[2:])
         x = times.path.renoise(x, -1, times.t[0], fresh(*address).to(x.device))
         (wanted,) = work.conditions(target, negative_prompt=negative_prompt, motion_scale=motion_scale)
         denoise = work.denoise(wanted, pipe.guidance if guidance_scale is None else guidance_scale)

@@ -75,7 +75,7 @@ class Request:
         frame_rate(self.fps)
         prompts = [self.prompt] if isinstance(self.prompt, str) else self.prompt.values()
         for text in (*prompts, self.prompt_2 or "", self.negative or "", self.negative_2 or ""):
-            _check_text(text)
+            check_text(text)
         if self.dtype not in DTYPES:
             raise InputError(f"dtype {self.dtype!r}: choose one of {', '.join(DTYPES)}")
         if self.overlap is not None and self.window is None:
@@ -132,7 +132,7 @@ def make(pipe: Pipeline, request: Request, *, progress: bool = True) -> tuple[Cl
     options = planned(pipe, request)
     steps = pipe.steps if request.steps is None else request.steps
     guidance = pipe.guidance if request.guidance is None else request.guidance
-    recipe = _recipe(request, options["width"], options["height"], steps, guidance)
+    recipe = recipe_of(request, options["width"], options["height"], steps, guidance)
     result = pipe(
         request.prompt,
         prompt_2=request.prompt_2,
@@ -158,7 +158,8 @@ def make(pipe: Pipeline, request: Request, *, progress: bool = True) -> tuple[Cl
     return Clip(frames, request.fps), recipe
 
 
-def _check_text(text: str) -> None:
+def check_text(text: str) -> None:
+    """Raise InputError for a prompt that is not text."""
     try:
         text.encode()
     except UnicodeEncodeError as problem:  # bytes of another encoding reach a program as half characters
@@ -177,7 +178,8 @@ def _check_room(frames: int, width: int, height: int) -> None:
         raise InputError(f"{what}; ask for fewer frames or a smaller size") from problem
 
 
-def _recipe(request: Request, width: int, height: int, steps: int, guidance: float) -> Recipe:
+def recipe_of(request: Request, width: int, height: int, steps: int, guidance: float) -> Recipe:
+    """The recipe of a request, with the size, steps and guidance that None stood for."""
     named = {"model": request.model, "motion": request.motion, "tokenizer": request.tokenizer}
     named |= {f"lora.{i}": path for i, (path, _) in enumerate(request.lora)}
     standing = {f.name: f.default for f in dataclasses.fields(Request)}

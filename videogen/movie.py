@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import itertools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -59,31 +59,76 @@ class Movie:
 
 def write_movie(path: Path, frames: np.ndarray, fps: Fraction, note: str, audio: Audio | None) -> None:
     """Encode frames `f h w 3` uint8 at exactly `fps`; `note` becomes the container's comment, sound is taken along."""
-    format_, (codec, codec_options), options = CONTAINERS[path.suffix.lower()]
     height, width = frames.shape[1:3]
-    with av.open(str(path), "w", format=format_, options=options) as output:
-        output.metadata["comment"] = note
-        stream: Any = output.add_stream(codec, rate=fps, options=codec_options)
-        stream.width, stream.height = width + width % 2, height + height % 2
-        stream.pix_fmt = "yuv420p"
-        context = stream.codec_context
-        context.time_base = 1 / fps
-        context.colorspace = context.color_primaries = context.color_trc = BT709
-        context.color_range = LIMITED
-        sound = None if audio is None else Sound(audio, output, len(frames) / fps)
+    with Encoder(path, (height, width), fps, note, audio, len(frames) / fps) as encoder:
+        for pixels in frames:
+            encoder.add(pixels)
+
+
+class Encoder:
+    """A container that is written frame by frame, in memory that does not grow with the clip.
+
+    size     height and width of the frames
+    seconds  how long the clip will be, which is how much of the sound is taken along
+
+    Leaving the `with` block without an error completes the file.
+    """
+
+    def __init__(
+        self, path: Path, size: tuple[int, int], fps: Fraction, note: str, audio: Audio | None, seconds: Fraction
+    ) -> None:
+        format_, (codec, codec_options), options = CONTAINERS[path.suffix.lower()]
+        self.fps, self.count = fps, 0
+        self.output: Any = av.open(str(path), "w", format=format_, options=options)
+        self.sound: Sound | None = None
         try:
-            for i, pixels in enumerate(frames):
-                for packet in stream.encode(_frame(pixels, i, fps)):
-                    output.mux(packet)
-                for packet in sound.packets(i / fps) if sound else ():
-                    output.mux(packet)
-            for packet in stream.encode(None):
-                output.mux(packet)
-            for packet in sound.packets() if sound else ():
-                output.mux(packet)
+            self.output.metadata["comment"] = note
+            height, width = size
+            stream: Any = self.output.add_stream(codec, rate=fps, options=codec_options)
+            stream.width, stream.height = width + width % 2, height + height % 2
+            stream.pix_fmt = "yuv420p"
+            self.stream, context = stream, stream.codec_context
+            context.time_base = 1 / fps
+            context.colorspace = context.color_primaries = context.color_trc = BT709
+            context.color_range = LIMITED
+            self.sound = None if audio is None else Sound(audio, self.output, seconds)
+        except BaseException:
+            self.output.close()
+            raise
+
+    def add(self, pixels: np.ndarray) -> None:
+        """The next frame, `h w 3` uint8."""
+        self._mux(self.stream.encode(_frame(pixels, self.count, self.fps)))
+        if self.sound is not None:
+            self._mux(self.sound.packets(self.count / self.fps))
+        self.count += 1
+
+    def finish(self) -> None:
+        """What the codecs still hold, and the rest of the sound."""
+        self._mux(self.stream.encode(None))
+        self._mux(self.sound.packets() if self.sound is not None else ())
+
+    def close(self) -> None:
+        """Close the files; a container's last part is written here."""
+        try:
+            self.output.close()
         finally:
-            if sound is not None:
-                sound.close()
+            if self.sound is not None:
+                self.sound.close()
+
+    def _mux(self, packets: Iterable[Any]) -> None:
+        for packet in packets:
+            self.output.mux(packet)
+
+    def __enter__(self) -> Encoder:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                self.finish()
+        finally:
+            self.close()
 
 
 def read_movie(path: Path, start: int, count: int | None, fps: Fraction | None) -> Movie:
@@ -103,6 +148,52 @@ def read_note(path: Path) -> str | None:
     """The comment in a container's metadata. Raises InputError for what is no video."""
     with _opened(path) as container:
         return _note(container)
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """What a pass over a whole file found: how many frames, height and width as they are shown, and as in `Movie`."""
+
+    count: int
+    size: tuple[int, int]
+    fps: Fraction
+    note: str | None
+    sound: bool
+    announced: int
+
+
+def survey(path: Path) -> Survey:
+    """Decode a file once, keeping nothing.
+
+    Raises InputError as `read_movie` does, and for pictures of several sizes and turns that are no quarter turns; warns where frame times vary.
+    """
+    with _opened(path) as container:
+        if not container.streams.video:
+            raise InputError(f"{path} has no video in it")
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        nominal = Fraction(stream.average_rate or stream.guessed_rate or 25)
+        times: list[Fraction] = []
+        shown: set[tuple[int, int]] = set()
+        for frame, _, _ in _timed(container.decode(stream), nominal, times):
+            if frame.rotation % 90:
+                raise InputError(f"{path} is turned by {frame.rotation} degrees; only quarter turns can be read")
+            shown.add((frame.width, frame.height) if frame.rotation % 180 else (frame.height, frame.width))
+        if len(shown) > 1:
+            told = " and ".join(f"{width} x {height}" for height, width in sorted(shown)[:2])
+            raise InputError(f"the pictures of {path} change size ({told}); convert it to one size first")
+        if not shown:
+            raise InputError(f"{path} has no frames")
+        _tell_varying(path, times, nominal)
+        return Survey(len(times), shown.pop(), nominal, _note(container), bool(container.streams.audio), stream.frames)
+
+
+def decoded(path: Path) -> Iterator[np.ndarray]:
+    """The frames of a file one by one, `h w 3` uint8, as they are shown."""
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        yield from map(_pixels, container.decode(stream))
 
 
 @contextlib.contextmanager

@@ -130,7 +130,7 @@ def read(
     if start < 0 or (count is not None and count < 1):
         raise InputError(f"cannot read {count} frames from frame {start}; start at 0 or later and take at least one")
     rate = None if fps is None else frame_rate(fps)
-    series = _pictures_of(path)
+    series = pictures_of(path)
     if not series and not path.exists():
         raise InputError(f"{path} does not exist")
     try:
@@ -163,7 +163,7 @@ def read(
 def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     """The recipe in a file's metadata. Raises InputError where there is none."""
     path = Path(path)
-    series = _pictures_of(path)
+    series = pictures_of(path)
     if not series and not path.exists():
         raise InputError(f"{path} does not exist")
     source = series[0] if series else path
@@ -213,7 +213,7 @@ def _read_moving(path: Path) -> Clip:
     return from_numpy(frames, min(len(shown) / sum(shown, Fraction(0)), Fraction(1000)))
 
 
-def _pictures_of(path: Path) -> list[Path]:
+def pictures_of(path: Path) -> list[Path]:
     """The still pictures that a path stands for: itself, a folder's, or the numbered ones; empty for anything else."""
     if path.is_dir():
         inside = sorted(p for p in path.iterdir() if p.suffix.lower() in STILLS and not p.name.startswith("."))

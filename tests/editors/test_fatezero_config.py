@@ -111,14 +111,32 @@ def test_without_a_table_the_authors_own_is_meant(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("self_replace_steps: 0.9", "self_replace_step: 0.9", "p2p_config.0.self_replace_step is not a key"),
-        ("guidance_scale", "guidance", "editing_config.guidance is not a key"),
+        (
+            "self_replace_steps: 0.9",
+            "self_replace_step: 0.9",
+            r"p2p_config.0.self_replace_step is not a key .*did you mean editing_config.p2p_config.0.self_replace_steps\?",
+        ),
+        ("guidance_scale", "guidance", r"editing_config.guidance is not a key .*editing_config.guidance_scale\?"),
+        ("disk_store", "disc_store", r"disc_store is not a key .*did you mean disk_store\?"),
         ("        2:\n", "        3:\n", "no entry 2 for the prompt 'a blue box, rolling'"),
-        ("use_inversion_attention: true", "use_inversion_attention: false", "must be true"),
-        ("            self_replace_steps: 0.8\n", "", "'self_replace_steps' is missing"),
-        ("seed: 3", "seed: [", "cannot be read as YAML"),
+        ("use_inversion_attention: true", "use_inversion_attention: false", "use_inversion_attention: .* True"),
+        ("            self_replace_steps: 0.8\n", "", "p2p_config.1.self_replace_steps is missing"),
+        ("self_replace_steps: 0.9", "self_replace_steps: often", "p2p_config.0.self_replace_steps: .* number"),
+        ("seed: 3", "seed: [", "is not YAML"),
     ],
 )
 def test_a_wrong_file_is_named_by_its_key(tmp_path, old, new, message):
     with pytest.raises(InputError, match=message):
         read_config(written(tmp_path, TEXT.replace(old, new)))
+
+
+def test_another_target_takes_the_settings_of_its_entry_or_of_the_last(tmp_path):
+    path = written(tmp_path, TEXT)
+    (style,) = read_config(path, target="a drawing of a red ball, rolling").edits
+    assert style == read_config(path).edits[1]
+    (other,) = read_config(path, source="one red ball", target="one green box").edits
+    assert (other.prompt, other.settings.blend, other.settings.exchange.selfs) == (
+        "one green box",
+        ("red", "ball", "box"),
+        0.5,
+    )

@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any
 
 import typer
@@ -30,6 +31,12 @@ def _generate() -> Command:
     from videogen.cli.generate import generate
 
     return generate
+
+
+def _edit() -> Command:
+    from videogen.cli.edit import edit
+
+    return edit
 
 
 def _reproduce() -> Command:
@@ -59,6 +66,7 @@ def _inspect() -> Command:
 # name -> the import of its function; a new command is one file, one such function and one row here
 COMMANDS: dict[str, Callable[[], Command]] = {
     "generate": _generate,
+    "edit": _edit,
     "reproduce": _reproduce,
     "train": _train,
     "inspect": _inspect,
@@ -67,19 +75,35 @@ COMMANDS: dict[str, Callable[[], Command]] = {
 }
 
 
+def announced() -> dict[str, EntryPoint]:
+    """Commands of packages above the core, as they are typed: `evaluate editing` is `evaluate.editing` of the group `videogen.commands`."""
+    return {entry.name.replace(".", " "): entry for entry in entry_points(group="videogen.commands")}
+
+
 class Commands(TyperGroup):
     """The group `videogen`, whose commands are imported when they are asked for."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Names in the order of the table."""
-        return list(COMMANDS)
+        """Names in the order of the table, then those that other packages announce."""
+        return [*COMMANDS, *announced()]
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Name, command and the words behind it; an announced command has a name of two words."""
+        two = " ".join(args[:2])
+        if two in announced():
+            return two, self.get_command(ctx, two), args[2:]
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of that name, or None where there is none."""
-        if cmd_name not in COMMANDS:
-            return None
+        load = COMMANDS.get(cmd_name)
+        if load is None:
+            further = announced().get(cmd_name)
+            if further is None:
+                return None
+            load = further.load
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
-        single.command(cmd_name)(COMMANDS[cmd_name]())
+        single.command(cmd_name)(load())
         command = typer.main.get_command(single)
         self.commands[cmd_name] = command
         return command

@@ -1,16 +1,24 @@
 """`videogen reproduce`: make a clip again from the recipe in its metadata, and report the difference."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from videogen.errors import InputError
 
+if TYPE_CHECKING:
+    from videogen.recipe import Recipe
+    from videogen.streams import Source
+
+Make = Callable[[tuple[Path, ...], bool], None]
+"""(files that may be overwritten, whether progress is shown): makes the clip again, in every one of the files."""
+
 
 def reproduce(
-    file: Annotated[Path, typer.Argument(help="A file that `videogen generate` wrote.")],
+    file: Annotated[Path, typer.Argument(help="A file that `videogen generate` or `videogen edit` wrote.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Keep what is made, under this name.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
@@ -18,19 +26,21 @@ def reproduce(
     """Make a clip again. The last line is `largest difference: N` (of 255; 0 on the same machine and versions)."""
     import torch
 
-    from videogen import generation, recipe, video
+    from videogen import generation, recipe, streams, video
 
     made = video.read_recipe(file)
-    request = generation.request_of(made)
-    before = video.read(file).to_uint8()
-    if tuple(before.shape) != (made.frames, 3, made.height, made.width):
+    if made.command not in COMMANDS:
+        raise InputError(f"this file was made by `videogen {made.command}`, which cannot be reproduced from its recipe")
+    make, changed = COMMANDS[made.command](made)
+    before = streams.open_source(file)
+    if (before.count, *before.size) != (made.frames, made.height, made.width):
         raise InputError(
-            f"{file} holds {len(before)} frames of {before.shape[3]} x {before.shape[2]}, its recipe makes {made.frames} of "
+            f"{file} holds {before.count} frames of {before.size[1]} x {before.size[0]}, its recipe makes {made.frames} of "
             f"{made.width} x {made.height}: it was cut or scaled afterwards, or is one of several numbered pictures (then name NAME.png)"
         )
     if output is not None:
         video.check_target(output, overwrite=overwrite, frames=made.frames)
-    changed = generation.changed_models(made)
+    changed += generation.changed_models(made)
     if changed:
         raise InputError(f"{file} cannot be made again: {'; '.join(changed)} since; use the files it was made with")
     now = recipe.versions()
@@ -42,12 +52,44 @@ def reproduce(
             )
     if made.threads:
         torch.set_num_threads(made.threads)
-    clip, again = generation.make(generation.load(request), request, progress=not quiet)
     with tempfile.TemporaryDirectory() as folder:
         # The same container and encoder: what is compared is what a viewer sees.
         beside = Path(folder) / file.name
-        video.write(beside, clip, again)
-        after = video.read(beside).to_uint8()
-    if output is not None:
-        video.write(output, clip, again, overwrite=overwrite)
-    typer.echo(f"largest difference: {int((before.int() - after.int()).abs().max())}")
+        make((beside,) if output is None else (beside, output), not quiet)
+        difference = largest_difference(before, streams.open_source(beside))
+    typer.echo(f"largest difference: {difference}")
+
+
+def largest_difference(before: "Source", after: "Source") -> int:
+    """Of any value of any pixel, 0 to 255; frame by frame, so that clips of any length can be compared."""
+    pairs = zip(before.frames(), after.frames(), strict=True)
+    return max(int(abs(a.astype(int) - b.astype(int)).max()) for a, b in pairs)
+
+
+def _generate(made: "Recipe") -> tuple[Make, list[str]]:
+    """What makes a generated clip again, and what else than a model has changed."""
+    from videogen import generation, video
+
+    request = generation.request_of(made)
+
+    def make(targets: tuple[Path, ...], progress: bool) -> None:
+        clip, again = generation.make(generation.load(request), request, progress=progress)
+        for target in targets:
+            video.write(target, clip, again, overwrite=True)
+
+    return make, []
+
+
+def _edit(made: "Recipe") -> tuple[Make, list[str]]:
+    """The same for an edited clip, whose source must be what it was."""
+    from videogen import chunked, editing
+
+    request = editing.request_of(made)
+
+    def make(targets: tuple[Path, ...], progress: bool) -> None:
+        chunked.edit_file(request, chunked.Targets(targets, overwrite=True), progress=progress)
+
+    return make, editing.changed_source(made)
+
+
+COMMANDS: dict[str, Callable[["Recipe"], tuple[Make, list[str]]]] = {"generate": _generate, "edit": _edit}

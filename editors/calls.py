@@ -1,0 +1,208 @@
+"""From a request of the command line to a call of one of the methods (entry point group `videogen.editing`)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, cast, get_args
+
+from torch import Tensor
+
+import editors
+from editors.alignment import Edit as Kind
+from editors.choice import METHODS, chosen
+from editors.config_files import configured
+from editors.edited import Edited
+from editors.fatezero import PRESETS, Settings
+from editors.map_fusion import Exchange
+from editors.prompt_to_prompt import Blend
+from motion_modules.tune_a_video import temporal_parameters
+from videogen.editing import Few, Job, Offer, Request
+from videogen.errors import InputError
+from videogen.frame_choice import FrameChoice
+from videogen.pipeline import Pipeline
+
+INVERSION_STEPS = 50
+"""Of methods that invert: the papers' own number, for inversion errs more with fewer."""
+
+TUNED_ON = 24
+"""Frames that Tune-A-Video tunes on, at most: those of its paper."""
+
+Call = Callable[[Tensor, int], Edited]
+
+
+def offer() -> Offer:
+    """What this package brings to `videogen edit`."""
+    return Offer(METHODS, configured, begin)
+
+
+def begin(pipe: Pipeline, request: Request, frames: int, few: Few, progress: bool = True) -> Job:
+    """Settle method, steps, guidance and settings, and make the method ready for chunks of the clip."""
+    tuned = bool(temporal_parameters(pipe.parts.unet))
+    if request.edit not in get_args(Kind):
+        raise InputError(f"--edit {request.edit}: choose one of {', '.join(get_args(Kind))}")
+    method, why = chosen(request, frames, tuned)
+    request = settled(pipe, request, method, tuned)
+    call, masked = _CALLS[method](pipe, request, few, progress)
+    base, detail = request.base, _detail(request)
+    line = f"{method} ({why}): {base.steps} steps, guidance {base.guidance:g}{detail}"
+
+    def edit(clip: Tensor, first: int) -> tuple[Tensor, Tensor | None]:
+        made = call(clip, first)
+        return made.frames, made.mask
+
+    return Job(line, request, masked, edit)
+
+
+def settled(pipe: Pipeline, request: Request, method: str, tuned: bool) -> Request:
+    """The request with everything chosen that it left open."""
+    steps = pipe.steps if method == "sdedit" else INVERSION_STEPS
+    guidance = float(pipe.parts.advice.get("guidance", 12.5)) if method == "tune_a_video" else pipe.guidance
+    base = dataclasses.replace(
+        request.base,
+        steps=steps if request.base.steps is None else request.base.steps,
+        guidance=guidance if request.base.guidance is None else request.base.guidance,
+    )
+    changes: dict[str, Any] = {"base": base, "method": method}
+    if method == "sdedit" and request.strength is None:
+        changes["strength"] = 0.8
+    if method == "fatezero" and request.preset is None and not request.settings:
+        changes["preset"] = "shape" if tuned else "attribute"
+    if method == "tune_a_video" and not tuned:
+        # The authors' rate is for Stable Diffusion; a net with narrower levels wants a higher one.
+        rate = 3e-5 if pipe.parts.unet.config.channels[0] >= 320 else 3e-3
+        changes["settings"] = {"tuning_steps": 200, "learning_rate": rate, **request.settings}
+    return dataclasses.replace(request, **changes)
+
+
+def _detail(request: Request) -> str:
+    told = [] if request.strength is None else [f"strength {request.strength:g}"]
+    told += [] if request.preset is None else [f"preset {request.preset}"]
+    told += [] if request.edit == "auto" else [request.edit]
+    told += [f"only where {' and '.join(request.blend)} is"] if request.blend else []
+    told += [f"{word} x {factor:g}" for word, factor in request.weights.items()]
+    told += [f"{n.replace('_', ' ')} {v}" for n, v in request.settings.items() if isinstance(v, (int, float, str))]
+    return "".join(f", {text}" for text in told)
+
+
+def _sdedit(pipe: Pipeline, r: Request, few: Few, progress: bool) -> tuple[Call, bool]:
+    strength = 0.8 if r.strength is None else r.strength
+
+    def call(clip: Tensor, first: int) -> Edited:
+        return editors.sdedit(
+            pipe, clip, r.source_prompt, r.prompt, strength=strength, steps=r.base.steps, guidance_scale=r.base.guidance,
+            negative_prompt=r.base.negative, seed=r.base.seed, motion_scale=r.base.motion_scale, first=first, progress=progress,
+        )  # fmt: skip
+
+    return call, False
+
+
+def _ddim_inversion(pipe: Pipeline, r: Request, few: Few, progress: bool) -> tuple[Call, bool]:
+    def call(clip: Tensor, first: int) -> Edited:
+        return editors.ddim_inversion(
+            pipe, clip, r.source_prompt, r.prompt, steps=_steps(r), guidance_scale=r.base.guidance,
+            negative_prompt=r.base.negative, motion_scale=r.base.motion_scale, progress=progress,
+        )  # fmt: skip
+
+    return call, False
+
+
+def _null_text(pipe: Pipeline, r: Request, few: Few, progress: bool) -> tuple[Call, bool]:
+    def call(clip: Tensor, first: int) -> Edited:
+        return editors.null_text(
+            pipe, clip, r.source_prompt, r.prompt, steps=_steps(r), guidance_scale=r.base.guidance,
+            motion_scale=r.base.motion_scale, progress=progress,
+        )  # fmt: skip
+
+    return call, False
+
+
+def _prompt_to_prompt(pipe: Pipeline, r: Request, few: Few, progress: bool) -> tuple[Call, bool]:
+    def call(clip: Tensor, first: int) -> Edited:
+        return editors.prompt_to_prompt(
+            pipe, clip, r.source_prompt, r.prompt, edit=cast(Kind, r.edit), weights=r.weights,
+            blend=Blend(r.blend) if r.blend else None, steps=_steps(r), guidance_scale=r.base.guidance,
+            negative_prompt=r.base.negative, motion_scale=r.base.motion_scale, progress=progress,
+        )  # fmt: skip
+
+    return call, bool(r.blend)
+
+
+def _fatezero(pipe: Pipeline, r: Request, few: Few, progress: bool) -> tuple[Call, bool]:
+    settings, table = fatezero_settings(r), fatezero_frames(r, pipe)
+
+    def call(clip: Tensor, first: int) -> Edited:
+        return editors.fatezero(
+            pipe, clip, r.source_prompt, r.prompt, settings=settings, frames=table, hold=r.settings.get("hold", "recomputed"),
+            steps=_steps(r), guidance_scale=r.base.guidance, negative_prompt=r.base.negative,
+            motion_scale=r.base.motion_scale, progress=progress,
+        )  # fmt: skip
+
+    return call, bool(settings.blend)
+
+
+def fatezero_settings(r: Request) -> Settings:
+    """FateZero's settings: those of a configuration file if there was one, else the preset's, then what the options say.
+
+    Raises InputError for an unknown preset.
+    """
+    if r.preset is not None and r.preset not in PRESETS:
+        raise InputError(f"--preset {r.preset}: choose one of {', '.join(PRESETS)}")
+    if "fusion" in r.settings:
+        found: Mapping[str, Any] = r.settings["fusion"]
+        settings = Settings(**{**found, "exchange": Exchange(**found["exchange"])})
+    else:
+        settings = PRESETS[r.preset or "attribute"]
+    exchange = settings.exchange
+    if r.edit != "auto":
+        exchange = dataclasses.replace(exchange, edit=cast(Kind, r.edit))
+    exchange = dataclasses.replace(exchange, weights={**exchange.weights, **r.weights})
+    settings = dataclasses.replace(settings, exchange=exchange)
+    # Whoever names a place wants all others kept, in structure and in colour.
+    return dataclasses.replace(settings, blend=r.blend, blend_latents=True) if r.blend else settings
+
+
+def fatezero_frames(r: Request, pipe: Pipeline) -> FrameChoice | None:
+    """The frame table of a configuration file; None is the method's own."""
+    if "entries" not in r.settings:
+        return None
+    channels, least = pipe.parts.unet.config.channels, int(r.settings.get("least", 0))
+    return FrameChoice(tuple(r.settings["entries"]), sites=lambda site: channels[site.level] >= least)
+
+
+def _tune_a_video(pipe: Pipeline, r: Request, few: Few, progress: bool) -> tuple[Call, bool]:
+    from editors.tune_a_video import sample, tune
+
+    if not temporal_parameters(pipe.parts.unet):
+        steps, rate = int(r.settings["tuning_steps"]), float(r.settings["learning_rate"])
+        frames = few(int(r.settings.get("tuned_on", TUNED_ON)))
+        pipe, _ = tune(pipe, frames, r.source_prompt, steps=steps, learning_rate=rate, seed=r.base.seed)
+    inverted = r.settings.get("invert", True)
+
+    def call(clip: Tensor, first: int) -> Edited:
+        return sample(
+            pipe, clip, r.prompt, steps=_steps(r), guidance_scale=_guidance(r), negative_prompt=r.base.negative,
+            inversion_prompt="" if inverted else None, seed=r.base.seed,
+        )  # fmt: skip
+
+    return call, False
+
+
+def _steps(r: Request) -> int:
+    assert r.base.steps is not None
+    return r.base.steps
+
+
+def _guidance(r: Request) -> float:
+    assert r.base.guidance is not None
+    return r.base.guidance
+
+
+_CALLS = {
+    "sdedit": _sdedit,
+    "ddim_inversion": _ddim_inversion,
+    "null_text": _null_text,
+    "prompt_to_prompt": _prompt_to_prompt,
+    "fatezero": _fatezero,
+    "tune_a_video": _tune_a_video,
+}

@@ -1,0 +1,110 @@
+"""Frame by frame is the same as all at once, for reading and for writing, and nothing is left half done."""
+
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from tests.videogen.test_video import RECIPE, shapes
+from videogen import streams, video
+from videogen.clip import Clip
+from videogen.errors import InputError
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.webm", "clip.gif", "clip.png", "folder"])
+def test_the_frames_are_those_of_reading_whole(tmp_path: Path, name: str) -> None:
+    clip = shapes(5, 33, 47, Fraction(24000, 1001))
+    (tmp_path / "folder").mkdir()
+    video.write(tmp_path / (name if name != "folder" else "folder/a.png"), clip)
+    whole, source = video.read(tmp_path / name), streams.open_source(tmp_path / name)
+    assert (source.count, source.size, source.fps) == (5, (33, 47), whole.fps)
+    for _ in range(2):  # as often as one likes
+        assert np.array_equal(np.stack(list(source.frames())), whole.to_numpy())
+    assert np.array_equal(np.stack(list(source.frames(1, 3))), whole.to_numpy()[1:3])
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.gif", "clip.webp", "clip.png"])
+def test_what_is_written_is_what_writing_whole_writes(tmp_path: Path, name: str) -> None:
+    clip = shapes(5, 33, 47)
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "stream").mkdir()
+    video.write(tmp_path / "whole" / name, clip, RECIPE)
+    source = streams.open_source(tmp_path / "whole" / name)
+    with streams.writing(tmp_path / "stream" / name, source, RECIPE) as add:
+        for pixels in clip.to_numpy():
+            add(pixels)
+    assert video.read_recipe(tmp_path / "stream" / name) == RECIPE
+    a, b = video.read(tmp_path / "whole" / name), video.read(tmp_path / "stream" / name)
+    assert a.fps == b.fps
+    assert torch.equal(a.frames, b.frames)
+
+
+@pytest.mark.parametrize("name", ["new.mp4", "new.gif"])
+@pytest.mark.parametrize("problem", [KeyboardInterrupt, InputError])
+def test_nothing_is_left_of_what_was_broken_off(tmp_path: Path, name: str, problem: type[BaseException]) -> None:
+    video.write(tmp_path / "clip.mp4", shapes(3))
+    source = streams.open_source(tmp_path / "clip.mp4")
+    with pytest.raises(problem), streams.writing(tmp_path / name, source) as add:
+        add(next(source.frames()))
+        raise problem
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_contents_are_known_whatever_the_name(tmp_path: Path) -> None:
+    for name, seed in (("a.webp", 0), ("b.webp", 0), ("c.webp", 1)):
+        frames = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+        video.write(tmp_path / name, Clip(frames))
+    a, b, c = (streams.open_source(tmp_path / name).sha256() for name in ("a.webp", "b.webp", "c.webp"))
+    assert a == b != c
+    video.write(tmp_path / "n.png", shapes(3, 8, 8))
+    before = streams.open_source(tmp_path / "n.png").sha256()
+    video.write(tmp_path / "n_0002.png", Clip(torch.zeros(1, 3, 8, 8)), overwrite=True)
+    assert streams.open_source(tmp_path / "n.png").sha256() != before
+
+
+def piece(path: Path, size: int) -> bytes:
+    """A transport stream of eight frames; such streams can be joined byte by byte."""
+    with av.open(str(path), "w", format="mpegts") as output:
+        stream = output.add_stream("mpeg2video", rate=25)
+        stream.width = stream.height = size
+        stream.pix_fmt = "yuv420p"
+        for pixels in torch.randint(256, (8, size, size, 3), dtype=torch.uint8).numpy():
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels).reformat(format="yuv420p")))
+        output.mux(stream.encode(None))
+    return path.read_bytes()
+
+
+def test_broken_sources_are_told_before_anything_is_done(tmp_path: Path) -> None:
+    video.write(tmp_path / "clip.mp4", shapes(9))
+    (tmp_path / "cut.mp4").write_bytes((tmp_path / "clip.mp4").read_bytes()[:-700])
+    (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "sizes.ts").write_bytes(piece(tmp_path / "a.ts", 32) + piece(tmp_path / "b.ts", 64))
+    with av.open(str(tmp_path / "sound.mp4"), "w") as output:
+        sound = output.add_stream("aac", rate=48000, layout="mono")
+        part = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        part.sample_rate = 48000
+        output.mux(sound.encode(part))
+        output.mux(sound.encode(None))
+    (tmp_path / "mixed").mkdir()
+    for i, side in enumerate((8, 16)):
+        video.write(tmp_path / "mixed" / f"{i}.png", Clip(torch.zeros(1, 3, side, side)))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.png").write_text("no picture")
+    told = {
+        "missing.mp4": "does not exist", "text.mp4": "no video", "sizes.ts": "change size",
+        "sound.mp4": "no video in it", "mixed": "several sizes", "broken": "cannot be read", "cut.mp4": "can be read",
+    }  # fmt: skip
+    for name, words in told.items():
+        with pytest.raises(InputError, match=words):
+            streams.open_source(tmp_path / name)
+
+
+def test_a_part_is_read_without_reading_the_rest(tmp_path: Path) -> None:
+    video.write(tmp_path / "n.png", shapes(4, 8, 8))
+    source = streams.open_source(tmp_path / "n.png")
+    (tmp_path / "n_0004.png").unlink()
+    assert len(list(islice(source.frames(), 3))) == 3
