@@ -40,6 +40,7 @@ ROOMS = {
     "noise": NOUNS,
     "guidance": NOUNS,
     "energy": NOUNS,
+    "branches": NOUNS | {"control", "denoiser", "guidance"},
     "windows": NOUNS,
     "sampling": NOUNS | {"times", "noise"},
     "inversion": NOUNS | {"times", "noise", "sampling"},

@@ -114,6 +114,11 @@ class Chain(Control):
         return Chain((*self.links, other))
 
 
+def both(first: Control | None, second: Control | None) -> Control | None:
+    """One after the other, where there are two."""
+    return second if first is None else first if second is None else first >> second
+
+
 @dataclasses.dataclass(frozen=True)
 class OnRows(Control):
     """A control that sees and changes only the rows that have all of `words`. Frame choices must keep the number of keys there."""

@@ -6,36 +6,35 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from videogen import plan
 from videogen.announced import model_opener, motion_installer
-from videogen.conditioning import Conditioning, Dial, stack
-from videogen.control import Control
+from videogen.branches import Pair, apart, together
+from videogen.conditioning import Dial
+from videogen.control import Control, both
 from videogen.denoiser import Denoiser
 from videogen.errors import InputError
 from videogen.files import replacing
 from videogen.free_init import FreeInit
 from videogen.free_init import free_init as reinitialised
-from videogen.guidance import Scale, cfg, cfg_apart
+from videogen.guidance import Scale
 from videogen.models import autoencoder, folder
 from videogen.models.folder import Parts
 from videogen.models.sizes import Sizes, count, size_condition
 from videogen.noise import source_of
 from videogen.path import Path
 from videogen.plan import Plan
-from videogen.prediction import Denoise, kind_from_config
+from videogen.prediction import kind_from_config
 from videogen.progress import after_step, bar
+from videogen.result import Output, Result, shown
 from videogen.windows import Windows, windowed
 
 if TYPE_CHECKING:
     from videogen.adapters.lora import Loras
-
-Output = Literal["pil", "np", "pt", "latent"]
-Pair = tuple[Conditioning, Conditioning]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,22 +57,6 @@ class Motion:
     scheduler: Mapping[str, Any]
     control: Control | None = None
     save: Callable[[Parts, FilePath], None] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What a call made.
-
-    frames   per item a list of PIL images (`pil`); or `b f H W 3` (`np`), `b f 3 H W` (`pt`) in [0, 1]; or latents `b f c h w`
-    seed     the seed, where one number was used
-    times    the positions at which the network was asked
-    windows  the frames of each window, empty where the clip was made in one piece
-    """
-
-    frames: Any
-    seed: int | None
-    times: tuple[float, ...]
-    windows: tuple[tuple[int, ...], ...]
 
 
 class Pipeline:
@@ -207,6 +190,7 @@ class Pipeline:
         karras: bool = False,
         windows: Windows | None = None,
         free_noise: bool = False,
+        control: Control | None = None,
     ) -> Plan:
         """What a call with these options will do, without doing it. Raises InputError for impossible values."""
         steps = self.steps if num_inference_steps is None else num_inference_steps
@@ -217,7 +201,7 @@ class Pipeline:
         method = plan.sampler_of(sampler, self.scheduler, eta, karras)
         times = method.times(self.denoiser.path, steps)
         table = (None, None) if self.motion is None else (self.motion.longest, self.motion.trained)
-        pieces = plan.windows_of(windows, num_frames, free_noise, *table)
+        pieces = plan.windows_of(windows, num_frames, free_noise, *table, chosen=control is not None)
         latents = (self.parts.unet.config.in_channels, size[0] // factor, size[1] // factor)
         return Plan(tuple(range(num_frames)), size, latents, guidance, method, times, pieces)
 
@@ -269,6 +253,7 @@ class Pipeline:
         generator          diffusers' draw instead; `latents` (`b f c h w`, unit variance) wins over both
         motion_scale       strength of the motion modules, a number or a `Dial`
         conditions         pairs (given, null) of `Conditioning`, merged with the text
+        control            what changes attention or activations (`Control`), a frame choice among others
         windows            how clips longer than the module's table are cut; chosen by itself where they are
         free_noise         FreeNoise instead: shuffled noise, and temporal layers in overlapping pieces inside one call
         free_init          FreeInit: sample several times, renewing the high frequencies of the noise
@@ -279,6 +264,7 @@ class Pipeline:
         settled = self.plan(
             num_frames=num_frames, height=height, width=width, num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale, sampler=sampler, eta=eta, karras=karras, windows=windows, free_noise=free_noise,
+            control=control,
         )  # fmt: skip
         plan.check_finite(guidance_rescale=guidance_rescale, motion_scale=motion_scale)
         times, frames, pieces = settled.times, settled.frames, settled.windows
@@ -292,9 +278,13 @@ class Pipeline:
         )  # fmt: skip
         if free_noise and pieces is not None:
             given, null = given.replace(spans=pieces), null.replace(spans=pieces)
-        denoise = self._guided(
-            self.denoiser.replace(path=times.path),
-            given, null, settled.guidance, guidance_rescale, guidance_batched, control, times.t,
+        if control is not None and not guidance_batched and settled.guidance != 1:
+            raise InputError(
+                "a control may join the branches of guidance, which are not in one call here; use guidance_batched=True"
+            )
+        always = None if self.motion is None else self.motion.control
+        denoise = (together if guidance_batched else apart)(
+            self.denoiser.replace(path=times.path), (given, null), settled.guidance, times.t, both(always, control), guidance_rescale
         )  # fmt: skip
         if pieces is not None and not free_noise:
             denoise = windowed(denoise, pieces)
@@ -318,7 +308,7 @@ class Pipeline:
                 x = reinitialised(run, x, lambda i: noise((-1.0, i)), times.path, free_init)
         cut = () if pieces is None else tuple(window.frames for window in pieces.cut(frames))
         used = int(seed) if isinstance(seed, int) else None
-        return Result(self._output(x, output_type), used, tuple(times.t.tolist()), cut)
+        return Result(shown(x, self.decode, output_type), used, tuple(times.t.tolist()), cut)
 
     def condition(
         self,
@@ -362,42 +352,3 @@ class Pipeline:
     def decode(self, latents: Tensor) -> Tensor:
         """Latents `b f c h w` -> pixels `b f 3 H W` in [0, 1], float32, on the processor."""
         return autoencoder.decode(self.parts.vae, latents).div_(2).add_(0.5).clamp_(0, 1)
-
-    def _guided(
-        self,
-        denoiser: Denoiser,
-        given: Conditioning,
-        null: Conditioning,
-        scale: Scale,
-        rescale: float,
-        batched: bool,
-        control: Control | None,
-        times: Tensor,
-    ) -> Denoise:
-        always = None if self.motion is None else self.motion.control
-        both = control if always is None else always if control is None else always >> control
-        if scale == 1:
-            return denoiser.given(given.named("cond"), both, times)
-        if batched:
-            return cfg(denoiser.given(stack(uncond=null, cond=given), both, times), scale, rescale=rescale)
-        if control is not None:
-            raise InputError(
-                "a control may join the branches of guidance, which are not in one call here; use guidance_batched=True"
-            )
-        uncond, cond = (
-            denoiser.given(side.named(name), always, times) for side, name in ((null, "uncond"), (given, "cond"))
-        )
-        return cfg_apart(uncond, cond, scale, rescale=rescale)
-
-    def _output(self, latents: Tensor, kind: Output) -> Any:
-        if kind == "latent":
-            return latents
-        pixels = self.decode(latents)
-        if kind == "pt":
-            return pixels
-        arrays = pixels.permute(0, 1, 3, 4, 2).numpy()
-        if kind == "np":
-            return arrays
-        from PIL import Image
-
-        return [[Image.fromarray((frame * 255).round().astype("uint8")) for frame in clip] for clip in arrays]

@@ -90,22 +90,30 @@ def sampler_of(name: str, config: Mapping[str, Any], eta: float, karras: bool) -
 
 
 def windows_of(
-    asked: Windows | None, frames: int, free_noise: bool, longest: int | None, trained: int | None
+    asked: Windows | None,
+    frames: int,
+    free_noise: bool,
+    longest: int | None,
+    trained: int | None,
+    *,
+    chosen: bool = False,
 ) -> Windows | None:
     """The windows of a clip: those asked for, or the family's own where it is longer than the motion module allows; else None.
 
     longest, trained   the module's table of positions and the clips it was trained on, in frames; None without one
+    chosen             a control has a say in which frames are read: then windows serve without a module, if they are asked for
 
-    Raises InputError where windows are longer than the table, or there is no module that they could serve.
+    Raises InputError where windows are longer than the table, or serve nothing: there frames do not know of each other, and each is made as it
+    would be alone.
     """
     if frames == 1:
         return None
     if longest is None or trained is None:
-        if asked is not None or free_noise:
+        if free_noise or (asked is not None and not chosen):
             raise InputError(
-                "windows and FreeNoise serve motion modules, and none is loaded; give --motion, or leave them out"
+                "FreeNoise serves motion modules, windows serve them and frame choices, and none is loaded; give --motion, or leave them out"
             )
-        return None
+        return asked
     if asked is None and frames <= (trained if free_noise else longest):
         return None
     # FreeNoise's windows inside the temporal layers move by a quarter of their length, whole calls by three quarters.

@@ -9,6 +9,7 @@ import torch
 
 from tests import folders
 from videogen.errors import InputError
+from videogen.frame_choice import FIRST
 from videogen.free_init import FreeInit
 from videogen.models.sizes import Sizes
 from videogen.pipeline import Pipeline
@@ -284,3 +285,15 @@ def test_free_init_starts_from_the_same_noise(pipe: Pipeline) -> None:
     once = clip(pipe, free_init=FreeInit(1))
     assert torch.equal(once, clip(pipe))
     assert not torch.equal(clip(pipe, free_init=FreeInit(2)), once)
+
+
+def test_a_frame_choice_is_cut_into_windows_without_a_motion_module(tmp_path: Path) -> None:
+    """Frames that read frame 0 alone are the same in windows that hold it; where frames read nothing, windows are refused."""
+    folders.stable_diffusion(tmp_path / "still")
+    still = Pipeline.from_pretrained(tmp_path / "still")
+    pieces = Windows(3, 0, "flat", anchor=(0,))
+    whole, cut = (clip(still, control=FIRST, windows=w, output_type="latent") for w in (None, pieces))
+    torch.testing.assert_close(cut, whole, rtol=0, atol=1e-5)
+    assert not torch.equal(whole, clip(still, output_type="latent"))
+    with pytest.raises(InputError, match="frame choices, and none is loaded"):
+        clip(still, windows=pieces)

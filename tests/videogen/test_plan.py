@@ -46,6 +46,14 @@ def test_a_picture_and_an_image_model_have_no_windows() -> None:
         plan.windows_of(Windows(8, 2), 99, False, longest=None, trained=None)
 
 
+def test_a_frame_choice_can_be_cut_into_windows_and_has_no_use_for_free_noise() -> None:
+    asked = Windows(8, 2)
+    assert plan.windows_of(asked, 99, False, longest=None, trained=None, chosen=True) == asked
+    assert plan.windows_of(None, 99, False, longest=None, trained=None, chosen=True) is None
+    with pytest.raises(InputError, match="none is loaded"):
+        plan.windows_of(asked, 99, True, longest=None, trained=None, chosen=True)
+
+
 def test_latents_win_over_noise_by_address() -> None:
     latents = torch.full((1, 6, 4, 2, 3), 3.0)
     noise = FrameNoise(1)
