@@ -10,12 +10,12 @@ from torch import Tensor
 
 from editors.edited import Edited
 from editors.workpiece import Workpiece, begin
+from videogen.branches import Pair
 from videogen.conditioning import Dial
 from videogen.guidance import Scale
 from videogen.inversion import Asked, Trajectory, invert, reconstruct
-from videogen.pipeline import Pair, Pipeline
-from videogen.progress import after_step, bar
-from videogen.sampling import ddim
+from videogen.pipeline import Pipeline
+from videogen.progress import bar, ticking
 from videogen.windows import Windows
 
 
@@ -49,9 +49,7 @@ def ddim_inversion(
     work = begin(pipe, clip, steps, windows=windows)
     described, wanted = work.conditions(source, target, negative_prompt=negative_prompt, motion_scale=motion_scale)
     trajectory = inverted(work, described, scale=inversion_scale, asked=asked, rounds=rounds, progress=progress)
-    with bar(len(work.times), progress, "editing") as tick:
-        after = after_step(work.times, tick, None)
-        x = ddim(work.denoise(wanted, scale), trajectory.noise, work.times, after=after)
+    x = work.sample(work.denoise(wanted, scale), trajectory.noise, progress)
     again = reconstruct(work.denoise(described, inversion_scale), trajectory)
     rms, psnr = float(trajectory.distance(again)[-1]), work.psnr(again.clean)
     return work.edited(x, reconstruction_rms=rms, reconstruction_psnr=psnr)
@@ -67,10 +65,6 @@ def inverted(
     progress: bool = True,
 ) -> Trajectory:
     """The trajectory of a workpiece from noise to its latents, under the prompt that describes it."""
+    denoise = work.denoise(described, scale)
     with bar(len(work.times), progress, "inverting") as tick:
-
-        def after(x: Tensor, t: float, pred: object) -> Tensor:
-            tick()
-            return x
-
-        return invert(work.denoise(described, scale), work.latents, work.times, asked=asked, rounds=rounds, after=after)
+        return invert(denoise, work.latents, work.times, asked=asked, rounds=rounds, after=ticking(tick))

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from editors.alignment import refine
@@ -38,9 +37,9 @@ from videogen.models.unet import UNet
 from videogen.models.words import Words
 from videogen.pipeline import Pipeline
 from videogen.prediction import Denoise, Prediction
-from videogen.progress import bar
+from videogen.progress import bar, ticking
 from videogen.sampling import ddim
-from videogen.windows import Windows, windowed
+from videogen.windows import Windows
 
 SIDE = 32  # maps are held and fused where the model's own have at most 32 x 32 cells
 
@@ -103,30 +102,23 @@ def fatezero(
 
     Measured: `held_mib`, the most memory that held maps took. Raises InputError where prompts, words and settings do not fit each other.
     """
-    work, unet = begin(pipe, clip, steps, windows=windows), pipe.parts.unet
+    unet = pipe.parts.unet
+    work = begin(pipe, clip, steps, windows=windows, frames=default_frames(unet) if frames is None else frames)
     pairs = work.conditions(source, target, negative_prompt=negative_prompt, motion_scale=motion_scale)
     plan = planned(unet, pairs[0][0].words[0], pairs[1][0].words[0], settings)
-    table = default_frames(unet) if frames is None else frames
-    times = tuple(work.times.t.tolist())
-    plain = dataclasses.replace(work, windows=None)
-
-    def in_windows(denoise: Denoise) -> Denoise:
-        return denoise if work.windows is None else windowed(denoise, work.windows)
-
-    ask = plain.denoise(pairs[0], 1.0, table >> KeepAt(plan.sites))
-    sites = attention_sites(unet)
+    times, sites = tuple(work.times.t.tolist()), attention_sites(unet)
+    ask = work.ask(pairs[0], 1.0, KeepAt(plan.sites))
     with (
         holding(hold, ask, lambda t: plan.needs(t, times, sites), folder) as maps,
         bar(2 * len(times), progress, "editing") as tick,
     ):
-        trajectory = invert(in_windows(maps.listening(ask)), work.latents, work.times, after=ticking(tick))
+        trajectory = invert(work.in_windows(maps.listening(ask)), work.latents, work.times, after=ticking(tick))
         maps.follow(trajectory)
-        control = table >> (Keep(plan.shows, over_heads) >> FromInversion(plan, maps)).on("cond")
-        edit = plain.denoise(pairs[1], pipe.guidance if guidance_scale is None else guidance_scale, control)
+        control = (Keep(plan.shows, over_heads) >> FromInversion(plan, maps)).on("cond")
+        edit = work.ask(pairs[1], pipe.guidance if guidance_scale is None else guidance_scale, control)
         blend = LatentBlend(plan, maps, trajectory)
-        x = ddim(in_windows(blend.listening(edit)), trajectory.noise, work.times, after=ticking(tick, blend))
-    mask = None if blend.mask is None else F.interpolate(blend.mask[:, None].float(), clip.shape[-2:]).cpu()
-    return work.edited(x, mask, held_mib=maps.most / 2**20)
+        x = ddim(work.in_windows(blend.listening(edit)), trajectory.noise, work.times, after=ticking(tick, blend))
+    return work.edited(x, blend.mask, held_mib=maps.most / 2**20)
 
 
 def default_frames(unet: UNet) -> FrameChoice:
@@ -264,15 +256,3 @@ class LatentBlend:
 def over_heads(probs: Tensor) -> Tensor:
     """The mean over heads, whose axis stays: `b f 1 n m`."""
     return probs.mean(2, keepdim=True)
-
-
-def ticking(
-    tick: Callable[[], None], then: Callable[[Tensor, float, Prediction], Tensor] | None = None
-) -> Callable[[Tensor, float, Prediction], Tensor]:
-    """An `after` that counts a step and then does another's work."""
-
-    def after(x: Tensor, t: float, pred: Prediction) -> Tensor:
-        tick()
-        return x if then is None else then(x, t, pred)
-
-    return after

@@ -20,15 +20,16 @@ from torch import Tensor
 from editors.ddim_inversion import inverted
 from editors.edited import Edited
 from editors.workpiece import Workpiece, begin
+from videogen.branches import Pair
 from videogen.conditioning import Conditioning, Dial
 from videogen.errors import InputError
 from videogen.guidance import combine
 from videogen.inversion import Asked, Trajectory
 from videogen.models.unet import UNet
-from videogen.pipeline import Pair, Pipeline
+from videogen.pipeline import Pipeline
 from videogen.prediction import Denoise, Prediction
-from videogen.progress import after_step, bar
-from videogen.sampling import ddim, step
+from videogen.progress import bar
+from videogen.sampling import step
 from videogen.times import Times
 from videogen.windows import Windows
 
@@ -115,9 +116,7 @@ def null_text(
     described, wanted = work.conditions(source, target, motion_scale=motion_scale)
     pivot = inverted(work, described, asked=asked, rounds=rounds, progress=progress)
     found = find_nulls(work, described, pivot, scale=scale, descent=descent, progress=progress)
-    with bar(len(work.times), progress, "editing") as tick:
-        after = after_step(work.times, tick, None)
-        x = ddim(following(work, wanted, found.at, scale), pivot.noise, work.times, after=after)
+    x = work.sample(following(work, wanted, found.at, scale), pivot.noise, progress)
     rms, psnr = float(pivot.distance(found.reached)[-1]), work.psnr(found.reached.clean)
     return work.edited(x, reconstruction_rms=rms, reconstruction_psnr=psnr)
 

@@ -15,7 +15,6 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from editors.alignment import Edit
@@ -24,16 +23,15 @@ from editors.edited import Edited
 from editors.local_blend import LocalBlend, blend_words
 from editors.map_fusion import Exchange, Fusion, FusionNow, Window, span
 from editors.map_levels import level_of, word_sites
-from editors.workpiece import Workpiece, begin
+from editors.workpiece import Bench, begin
+from videogen.branches import Pair
 from videogen.conditioning import Conditioning, Dial, stack
 from videogen.control import Control, Keep, Pass, Site
 from videogen.guidance import Scale
 from videogen.inversion import Trajectory
-from videogen.pipeline import Pair, Pipeline
+from videogen.pipeline import Pipeline
 from videogen.prediction import Prediction
-from videogen.progress import bar
-from videogen.sampling import ddim
-from videogen.windows import Windows, windowed
+from videogen.windows import Windows
 
 SELF_SIDE = 16  # self-attention is exchanged where the model's own maps have at most 16 x 16 cells
 Nulls = Callable[[float], Conditioning]
@@ -98,13 +96,12 @@ def prompt_to_prompt(
     x, mask = side_by_side(
         work, trajectory.noise, pairs, exchange, blend, scale, trajectory if pinned else None, nulls, progress
     )
-    shown = None if mask is None else F.interpolate(mask[:, None].float(), (clip.shape[2], clip.shape[3])).cpu()
-    return work.edited(x[1:], shown, source_rms=float((x[0] - work.latents[0]).square().mean().sqrt()))
+    return work.edited(x[1:], mask, source_rms=float((x[0] - work.latents[0]).square().mean().sqrt()))
 
 
 @torch.no_grad()
 def side_by_side(
-    work: Workpiece,
+    work: Bench,
     noise: Tensor,
     pairs: Sequence[Pair],
     exchange: Exchange,
@@ -128,27 +125,23 @@ def side_by_side(
         words = blend_words(prompts[0], prompts[1], blend.words)
         local = LocalBlend(words, levels, work.times.t.tolist(), blend.threshold, span(blend.window))
         control = control >> Keep(lambda site: site.place in levels, lambda probs: probs.mean(2, keepdim=True))
-    plain = dataclasses.replace(work, windows=None)
 
     def both(x: Tensor, t: float | Tensor, frames: Sequence[int] | None = None) -> Prediction:
         against = null
         if nulls is not None:
             now = nulls(float(t))
             against = stack(source=now, target=now)
-        return plain.denoise((given, against), guidance_scale, control.on("cond"))(x, t, frames)
+        return work.ask((given, against), guidance_scale, control.on("cond"))(x, t, frames)
 
-    denoise = both if local is None else local.listening(both)
-    denoise = denoise if work.windows is None else windowed(denoise, work.windows)
     states = iter(() if pinned is None else pinned.latents[1:])
-    with bar(len(work.times), progress, "editing") as tick:
 
-        def after(x: Tensor, t: float, pred: Prediction) -> Tensor:
-            tick()
-            if pinned is not None:
-                x = torch.stack([next(states)[0].to(x), x[1]])
-            return x if local is None else local(x, t, pred)
+    def after(x: Tensor, t: float, pred: Prediction) -> Tensor:
+        if pinned is not None:
+            x = torch.stack([next(states)[0].to(x), x[1]])
+        return x if local is None else local(x, t, pred)
 
-        x = ddim(denoise, torch.cat([noise, noise]), work.times, after=after)
+    denoise = work.in_windows(both if local is None else local.listening(both))
+    x = work.sample(denoise, torch.cat([noise, noise]), progress, after)
     return x, None if local is None else local.mask
 
 

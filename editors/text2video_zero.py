@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from editors.edited import Edited
-from videogen.conditioning import stack
+from videogen.branches import Pair, together
 from videogen.errors import InputError
 from videogen.frame_choice import FIRST
-from videogen.guidance import Scale, cfg
+from videogen.guidance import Scale
 from videogen.noise import Draw, FrameNoise
-from videogen.pipeline import Pair, Pipeline
+from videogen.pipeline import Pipeline
 from videogen.prediction import Denoise
 from videogen.sampling import ddim
 from videogen.times import Times
@@ -133,10 +133,8 @@ def cross_frame(pipe: Pipeline, pair: Pair, times: Times, guidance_scale: Scale,
         raise InputError(
             "this model was animated by modules whose norms run over the clip; Text2Video-Zero wants the image model (motion none)"
         )
-    given, null = pair
-    denoiser = pipe.denoiser.replace(path=times.path)
-    together = cfg(denoiser.given(stack(uncond=null, cond=given), FIRST, times.t), guidance_scale)
-    return windowed(together, Windows(max(chunk, 2), 0, "flat", anchor=(0,)))
+    whole = together(pipe.denoiser.replace(path=times.path), pair, guidance_scale, times.t, FIRST)
+    return windowed(whole, Windows(max(chunk, 2), 0, "flat", anchor=(0,)))
 
 
 def _moments(steps: int, t0: int | None, t1: int | None) -> tuple[int, int]:

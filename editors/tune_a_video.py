@@ -72,13 +72,13 @@ def sample(
     seed: int = 0,
 ) -> Edited:
     """A tuned model's clip of `target`, begun from the inverted clip, or with `inversion_prompt=None` from the noise of a seed."""
-    work = begin(pipe, clip, steps)
+    work = begin(pipe, clip, steps, frames=SPARSE_CAUSAL)
     described, wanted = work.conditions(inversion_prompt or "", target, negative_prompt=negative_prompt)
     if inversion_prompt is None:
         noise = FrameNoise(seed)(1, len(clip), work.latents.shape[2:]).to(work.latents)
     else:
-        noise = invert(work.denoise(described, 1.0, SPARSE_CAUSAL), work.latents, work.times).noise
-    return work.edited(ddim(work.denoise(wanted, guidance_scale, SPARSE_CAUSAL), noise, work.times))
+        noise = invert(work.denoise(described), work.latents, work.times).noise
+    return work.edited(ddim(work.denoise(wanted, guidance_scale), noise, work.times))
 
 
 def tune(

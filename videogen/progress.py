@@ -30,6 +30,16 @@ def bar(total: int, show: bool, label: str = "") -> Iterator[Callable[[], None]]
         yield tick
 
 
+def ticking(tick: Callable[[], None], then: After | None = None) -> After:
+    """A sampler's `after` that ticks, and then does another's work."""
+
+    def after(x: Tensor, t: float, pred: Prediction) -> Tensor:
+        tick()
+        return x if then is None else then(x, t, pred)
+
+    return after
+
+
 def after_step(times: Times, tick: Callable[[], None], callback: Callback | None) -> After:
     """A sampler's `after`: ticks, and calls `callback(step, t, x)`, whose result replaces x where it is not None."""
     steps = iter(enumerate(times.t.tolist()))

@@ -100,15 +100,16 @@ class Compared(Control):
 
 def test_the_same_prompt_with_all_steps_replaced_attends_as_the_inversion_did(still, short):
     """Bit for bit at every held site; and asked where the inversion asked, the network says what it said there."""
-    pipe, work = still[0], begin(still[0], short, 3)
+    pipe = still[0]
+    work = begin(pipe, short, 3, frames=default_frames(pipe.parts.unet))
     (pair,) = work.conditions(SOURCE)
     words = pair[0].words[0]
     plan = planned(pipe.parts.unet, words, words, Settings(Exchange("auto", 1.0, 1.0)))
-    held, table = map_store.InMemory(), default_frames(pipe.parts.unet)
-    ask = work.denoise(pair, 1.0, table >> map_store.KeepAt(plan.sites))
+    held = map_store.InMemory()
+    ask = work.denoise(pair, 1.0, map_store.KeepAt(plan.sites))
     trajectory = invert(held.listening(ask), work.latents, work.times)
     compared = Compared(held)
-    control = table >> (FromInversion(plan, held) >> compared).on("cond")
+    control = (FromInversion(plan, held) >> compared).on("cond")
     ddim(work.denoise(pair, 3.0, control), trajectory.noise, work.times)
     assert compared.counts == {True: 3 * len(attention_sites(pipe.parts.unet)), False: 0}
     edited = work.denoise(pair, 1.0, control)

@@ -11,7 +11,7 @@ from editors.workpiece import begin
 from motion_modules.tune_a_video import temporal_parameters
 from tests import folders
 from videogen.errors import InputError
-from videogen.frame_choice import SPARSE_CAUSAL
+from videogen.frame_choice import MIDDLE, SPARSE_CAUSAL
 from videogen.inversion import invert
 from videogen.pipeline import Pipeline
 
@@ -62,12 +62,28 @@ def test_inversion_and_sampling_go_through_the_causal_network_with_the_empty_pro
     tuned, _ = tune(pipe, clip, "a", steps=0)
     work = begin(tuned, clip, 3)
     (empty,) = work.conditions("")
-    denoise = work.denoise(empty, 1.0, SPARSE_CAUSAL)
+    denoise = work.denoise(empty)
     noise = invert(denoise, work.latents, work.times).noise
     made = work.sampler(denoise, noise, work.times)
     torch.testing.assert_close(
         sample(tuned, clip, "", steps=3, guidance_scale=1.0).frames, tuned.decode(made)[0], rtol=0, atol=1e-5
     )
+
+
+def test_every_method_reads_the_frames_that_a_model_was_tuned_with_once(pipe, clip):
+    """Those of the model, in the place of which a method may put its own; guided or not."""
+    tuned, _ = tune(pipe, clip, "a", steps=0)
+    x, t = torch.randn(1, 3, 4, 2, 2), 500.0
+    for frames, asked in ((None, SPARSE_CAUSAL), (MIDDLE, MIDDLE)):
+        work = begin(tuned, clip, 3, frames=frames)
+        (pair,) = work.conditions("a")
+        alone, guided = (work.denoise(pair, scale)(x, t).out for scale in (1.0, 3.0))
+        expected = tuned.denoiser.given(pair[0], asked)(x, t).out
+        torch.testing.assert_close(alone, expected)
+        torch.testing.assert_close(
+            guided, tuned.denoiser.given(pair[1], asked)(x, t).out.lerp(expected, 3.0), rtol=0, atol=1e-5
+        )
+        assert (alone - tuned.denoiser.given(pair[0])(x, t).out).abs().max() > 1e-4
 
 
 def test_noise_of_a_seed_takes_the_place_of_inversion(pipe, clip):
