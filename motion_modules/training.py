@@ -56,15 +56,15 @@ class Settings(Strict):
     mixed_share: float = Field(
         0.2, ge=0, le=1
     )  # of the steps on clips, on such as are not in fours and may have two objects
-    object_weight: float = 3.0
-    apart: float = 4.0
-    fade: tuple[float, float] = (0.4, 0.7)
+    object_weight: float = 1.0
+    apart: float = 2.0
+    fade: tuple[float, float] = (0.5, 0.8)
     drop: float = 0.1
     image: Literal["frozen", "cross", "all"] = (
         "frozen"  # which image layers train too: none, their attention to text, all
     )
     still_share: float = Field(0.25, ge=0, lt=1)  # of the steps, in which those learn from stills with the modules off
-    stills: int = 50_000
+    stills: int = 48_000
     judged: int = 64
     made: int = 16  # clips that are made from captions and measured
 

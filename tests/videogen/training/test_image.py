@@ -15,7 +15,9 @@ from videogen.training.recipe import Draw
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Image:
     model = tiny_world.write(tmp_path_factory.mktemp("world"))
     sizes = {"channels": tiny_world.CHANNELS, "depths": tiny_world.DEPTHS, "heads": 2, "groups": 4}
-    made = Image(Settings(model=model, store=model / "latents", stills=16, judged=2, batch_size=4, **sizes))
+    made = Image(
+        Settings(model=model, store=model / "latents", stills=16, judged=2, batch_size=4, object_weight=3.0, **sizes)
+    )
     made.prepare(torch.device("cpu"))
     return made
 
