@@ -14,6 +14,7 @@ METHODS = (
     "ddim_inversion",
     "fatezero",
     "null_text",
+    "prompt_pair",
     "prompt_to_prompt",
     "sdedit",
     "text2video_zero",
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from editors.ddim_inversion import ddim_inversion as ddim_inversion
     from editors.fatezero import fatezero as fatezero
     from editors.null_text import null_text as null_text
+    from editors.prompt_pair import prompt_pair as prompt_pair
     from editors.prompt_to_prompt import prompt_to_prompt as prompt_to_prompt
     from editors.sdedit import sdedit as sdedit
     from editors.text2video_zero import text2video_zero as text2video_zero
