@@ -23,7 +23,7 @@ from videogen.branches import Pair, together
 from videogen.errors import InputError
 from videogen.frame_choice import FIRST
 from videogen.guidance import Scale
-from videogen.noise import Draw, FrameNoise
+from videogen.noise import Draw, FrameNoise, from_generator
 from videogen.pipeline import Pipeline
 from videogen.prediction import Denoise
 from videogen.sampling import ddim
@@ -104,17 +104,11 @@ def text2video_zero(
     moments = _moments(num_inference_steps, t0, t1)
     if latents is not None and tuple(latents.shape) != (1, 1, *shape):
         raise InputError(f"latents of frame 0 must have shape {(1, 1, *shape)}; these have {tuple(latents.shape)}")
+    x = (_noise(seed, generator, [0], shape) if latents is None else latents).to(pipe.device, torch.float32)
     pair = pipe.condition([prompt], negative_prompt, frames, settled.size, 0.0, conditions)
     denoise = cross_frame(pipe, pair, times, settled.guidance, chunk)
-
-    def noise(ids: Sequence[int], draw: Draw = None) -> Tensor:
-        if generator is not None:
-            return torch.randn((1, len(ids), *shape), generator=generator, device=generator.device).to(pipe.device)
-        return FrameNoise(seed)(1, ids, shape, draw).to(pipe.device)
-
     draw = (float(times.t[-1 - moments[1]]), 0)
-    x = (noise([0]) if latents is None else latents).to(pipe.device, torch.float32)
-    x = dynamics(denoise, x, times, frames, flow, lambda ids: noise(ids, draw), moments, early)
+    x = dynamics(denoise, x, times, frames, flow, lambda ids: _noise(seed, generator, ids, shape, draw), moments, early)
     tail = times.final(moments[1] + 1)
     x0 = ddim(denoise, x, tail)
     if smoothing is None:
@@ -135,6 +129,15 @@ def cross_frame(pipe: Pipeline, pair: Pair, times: Times, guidance_scale: Scale,
         )
     whole = together(pipe.denoiser.replace(path=times.path), pair, guidance_scale, times.t, FIRST)
     return windowed(whole, Windows(max(chunk, 2), 0, "flat", anchor=(0,)))
+
+
+def _noise(
+    seed: int, generator: torch.Generator | None, frames: Sequence[int], shape: Sequence[int], draw: Draw = None
+) -> Tensor:
+    """Unit noise `1 f c h w`: by frame, or from a generator, which diffusers asks for one picture after the other."""
+    if generator is None:
+        return FrameNoise(seed)(1, frames, shape, draw)
+    return from_generator(generator, len(frames), 1, shape).transpose(0, 1)
 
 
 def _moments(steps: int, t0: int | None, t1: int | None) -> tuple[int, int]:
