@@ -14,7 +14,8 @@ from torch import Tensor
 
 from videogen.errors import InputError, reason
 from videogen.models import sizes
-from videogen.models.text import TextEncoder, TextSide, load_text_side, save_text_side, suffixed
+from videogen.models.text import TextSide, load_text_side, save_text_side, suffixed
+from videogen.models.text_encoder import TextEncoder
 from videogen.models.unet import UNet, UNetConfig
 from videogen.models.weights import files
 from videogen.models.weights.strict import load_state

@@ -13,7 +13,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from videogen.conditioning import stack
 from videogen.errors import InputError
-from videogen.models.text import TextEncoder, TextSide, load_text_side, save_text_side, travel
+from videogen.models.text import TextSide, load_text_side, save_text_side, travel
+from videogen.models.text_encoder import TextEncoder
 from videogen.models.weights import files
 
 PROMPTS = ["a red circle", "a blue square, green cat"]
