@@ -22,7 +22,8 @@ from videogen.control import Site
 from videogen.errors import InputError
 from videogen.models.words import Words
 
-Window = float | tuple[float, float]
+Steps = float | tuple[float, float]
+"""A share of the steps: (start, stop), or where it begins with the first, the stop alone."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ class Exchange:
     """
 
     edit: Edit = "auto"
-    cross: Window | Mapping[str, Window] = 0.8
-    selfs: Window = 0.4
-    temporal: Window = 0.0
+    cross: Steps | Mapping[str, Steps] = 0.8
+    selfs: Steps = 0.4
+    temporal: Steps = 0.0
     weights: Mapping[str, float] = field(default_factory=dict)
     emphasis: float = 1.0
 
@@ -120,8 +121,8 @@ class FusionNow:
         return torch.where(gate > 0, fused, target)
 
 
-def span(window: Window) -> tuple[float, float]:
-    """A window as (start, stop); a number is the stop. Raises InputError outside 0 <= start <= stop <= 1."""
+def span(window: Steps) -> tuple[float, float]:
+    """A share of the steps as (start, stop); a number is the stop. Raises InputError outside 0 <= start <= stop <= 1."""
     start, stop = (0.0, window) if isinstance(window, (int, float)) else window
     if not 0 <= start <= stop <= 1:
         raise InputError(f"a share of the steps from {start} to {stop}: give 0 <= start <= stop <= 1")

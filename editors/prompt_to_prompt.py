@@ -21,7 +21,7 @@ from editors.alignment import Edit
 from editors.ddim_inversion import inverted
 from editors.edited import Edited
 from editors.local_blend import LocalBlend, blend_words
-from editors.map_fusion import Exchange, Fusion, FusionNow, Window, span
+from editors.map_fusion import Exchange, Fusion, FusionNow, Steps, span
 from editors.map_levels import level_of, word_sites
 from editors.workpiece import Bench, begin
 from videogen.branches import Pair
@@ -47,7 +47,7 @@ class Blend:
 
     words: str | Sequence[str]
     threshold: float = 0.3
-    window: Window = (0.2, 1.0)
+    window: Steps = (0.2, 1.0)
 
 
 @torch.no_grad()
@@ -58,9 +58,9 @@ def prompt_to_prompt(
     target: str,
     *,
     edit: Edit = "auto",
-    cross: Window | Mapping[str, Window] = 0.8,
-    selfs: Window = 0.4,
-    temporal: Window = 0.0,
+    cross: Steps | Mapping[str, Steps] = 0.8,
+    selfs: Steps = 0.4,
+    temporal: Steps = 0.0,
     weights: Mapping[str, float] | None = None,
     blend: Blend | None = None,
     steps: int = 50,

@@ -35,6 +35,7 @@ def test_the_source_is_the_models_own_and_so_is_a_target_that_takes_nothing(
     torch.testing.assert_close(source.frames, own[0], rtol=0, atol=1e-4)
     assert (target.frames - own[1]).abs().max() > 1e-3
     assert source.mask is None
+    assert target.mask is not None
     assert target.mask.shape == (frames, 1, 32, 24)
 
 
