@@ -198,7 +198,10 @@ def lines(checked: Checked) -> list[str]:
     told += [f"  bucket {shape}: {count}" for shape, count in checked.shapes.items()]
     notes = (
         (checked.left_out, "rows without a file are left out"),
-        (checked.hurried, "clips are too short for the stride: their frames are spread over them, and motion is faster"),
+        (
+            checked.hurried,
+            "clips are too short for the stride: their frames are spread over them, and motion is faster",
+        ),
         (checked.repeated, "clips have fewer frames a second than are wanted: some come twice"),
         (checked.sided, "clips say left or right, and are never mirrored"),
     )

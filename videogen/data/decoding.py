@@ -24,6 +24,7 @@ from videogen.movie import SCALING
 FASTEST = 240  # frames a second; a header that tells more is not believed
 COVER = 1 << 10  # FFmpeg's flag of a picture that belongs to a song
 FEW = 2  # frames at the cut edges of a stream that cannot be decoded by themselves
+WORTH = 6  # frames that cost about as much to decode as a seek
 LATE = Fraction(1)  # seconds a stream may end before its header says
 
 
@@ -45,7 +46,11 @@ class Video:
             self.stream: Any = streams[0]
             self.stream.codec_context.thread_count = 1  # clips are decoded side by side, which costs less
             self.tick = Fraction(self.stream.time_base)
-            self.begin = self.stream.start_time or 0
+            first = [packet for packet, _ in zip(self.container.demux(self.stream), range(8)) if packet.size]
+            # AVI stores no times of frames, and those that are made up for it are wrong with B-frames
+            self.timed = all(packet.pts is not None for packet in first) and self.container.format.name != "avi"
+            self.begin = (self.stream.start_time if self.timed else None) or 0
+            self.bottom = min((t for packet in first for t in (packet.pts, packet.dts) if t is not None), default=0)
             self.extent = self._extent()
         except av.FFmpegError as problem:
             self.container.close()
@@ -66,7 +71,7 @@ class Video:
         slack = min(self.tick, Fraction(1, 4) / self.extent.rate)
         ticks = [self.begin + int((number / self.extent.rate + slack) / self.tick) for number in numbers]
         try:
-            found = _untimed(self, numbers) if self._unordered() else _timed(self, ticks)
+            found = _timed(self, ticks) if self.timed else _untimed(self, numbers)
             pictures = {at: _pixels(frame, fit) for at, frame in found}
         except (av.FFmpegError, StopIteration) as problem:
             raise InputError(f"broken: {reason(problem)}") from problem
@@ -80,11 +85,9 @@ class Video:
         height, width = self.frames([0], None).shape[1:3]
         return width, height
 
-    def _unordered(self) -> bool:
-        """Whether packets lack the times at which they are shown, as in AVI with B-frames and in bare streams: then frames are counted."""
-        self.container.seek(self.begin, stream=self.stream)
-        first = [packet for packet, _ in zip(self.container.demux(self.stream), range(8))]
-        return any(packet.size and packet.pts is None for packet in first)
+    def rewind(self) -> None:
+        """Go to the first packet."""
+        self.container.seek(self.bottom, stream=self.stream)
 
     def _extent(self) -> Extent:
         stream = self.stream
@@ -108,14 +111,14 @@ class Video:
         """
         try:
             last, counted = _counted(self)
-            shown = _decodable(self) if thorough else counted
+            shown, faulty = _decodable(self) if thorough else (counted, 0)
         except av.FFmpegError as problem:
             raise InputError(f"broken: {reason(problem)}") from problem
         reached, told = (last - self.begin) * self.tick + 1 / self.extent.rate, self.extent.count / self.extent.rate
         if counted < self.extent.count and reached + LATE < told:
             raise InputError(f"it breaks off at {float(reached):.1f} of {float(told):.1f} s")
-        if shown < counted - FEW:
-            raise InputError(f"{counted - shown} of {counted} frames are broken")
+        if faulty or shown < counted - FEW:
+            raise InputError(f"{max(faulty, counted - shown)} of {counted} frames are broken")
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,8 @@ def _timed(video: Video, ticks: Sequence[int]) -> Iterator[tuple[int, Any]]:
         until = _together(video, ticks, done)
         stretch = _stretch(video, ticks, done, until)
         for frame in _decoded(video, stretch):
+            if frame.is_corrupt and frame.pts in stretch.wanted:
+                break
             for at in stretch.wanted.pop(frame.pts, ()):
                 yield at, frame
         if stretch.wanted:
@@ -141,27 +146,26 @@ def _timed(video: Video, ticks: Sequence[int]) -> Iterator[tuple[int, Any]]:
 
 
 def _together(video: Video, ticks: Sequence[int], first: int) -> int:
-    """How far one stretch goes: up to a tick that has a key frame (by the container's index) between it and the one before."""
+    """How far one stretch goes: up to a tick with a key frame (by the container's index) so far behind the one before that a seek is worth it."""
     keys = [entry.timestamp for entry in video.stream.index_entries if entry.is_keyframe]
-    margin = int(Fraction(1, 4) / video.tick)  # the index tells decoding times, which come before pts
+    worth = int(WORTH / video.extent.rate / video.tick)
     for at in range(first + 1, len(ticks)):
-        if bisect.bisect_right(keys, ticks[at] - margin) > bisect.bisect_right(keys, ticks[at - 1]):
+        if bisect.bisect_right(keys, ticks[at]) > bisect.bisect_right(keys, ticks[at - 1] + worth):
             return at
     return len(ticks)
 
 
 def _stretch(video: Video, ticks: Sequence[int], first: int, until: int) -> Stretch:
     """Seek to a key frame at or before the first tick, and collect packets until no later one can be at or before the last."""
-    target = ticks[first]
+    target, back = ticks[first], int(1 / video.tick)
     while True:
         packets, ended = _collected(video, target, ticks[until - 1])
-        if packets and (packets[0].pts <= ticks[first] or target <= video.begin):
+        if target <= video.bottom or (packets and packets[0].pts <= ticks[first]):
             break
-        if not packets and target <= video.begin:
-            raise InputError("it has no frames")
-        # the seek goes by decoding times and may land behind: go back further, at last to the start
-        behind = min(packets[0].dts or packets[0].pts, packets[0].pts) - 1 if packets else target - int(1 / video.tick)
-        target = max(min(behind, target - 1), video.begin) if target > video.begin + 1 else video.begin
+        # the seek goes by decoding times, in some containers to any packet: back further, at last to the start
+        target, back = max(target - back, video.bottom), 2 * back
+    if not packets:
+        raise InputError("it has no frames")
     times = sorted(packet.pts for packet in packets)
     wanted: dict[int, list[int]] = {}
     for at in range(first, until):
@@ -173,11 +177,11 @@ def _stretch(video: Video, ticks: Sequence[int], first: int, until: int) -> Stre
 
 
 def _collected(video: Video, target: int, last: int) -> tuple[list[Any], bool]:
-    """Packets after a seek to `target` until one is decoded after `last`; and whether the file ended before."""
+    """Packets from the first key frame after a seek to `target` until one is decoded after `last`; and whether the file ended before."""
     video.container.seek(target, stream=video.stream, backward=True)
     packets: list[Any] = []
     for packet in video.container.demux(video.stream):
-        if not packet.size or packet.pts is None:
+        if not packet.size or packet.pts is None or not (packets or packet.is_keyframe):
             continue
         if packet.dts is not None and packet.dts > last:
             return packets, False
@@ -212,7 +216,7 @@ def _untimed(video: Video, numbers: Sequence[int]) -> Iterator[tuple[int, Any]]:
     places: dict[int, list[int]] = {}
     for at, number in enumerate(numbers):
         places.setdefault(number, []).append(at)
-    video.container.seek(video.begin, stream=video.stream)
+    video.rewind()
     video.stream.codec_context.skip_frame = "DEFAULT"
     count = 0
     for count, frame in enumerate(video.container.decode(video.stream), 1):
@@ -225,15 +229,19 @@ def _untimed(video: Video, numbers: Sequence[int]) -> Iterator[tuple[int, Any]]:
 
 def _counted(video: Video) -> tuple[int, int]:
     """The last packet's pts and how many there are; the whole file is read, nothing decoded."""
-    video.container.seek(video.begin, stream=video.stream)
+    video.rewind()
     return _last(video)
 
 
-def _decodable(video: Video) -> int:
-    """How many frames can be decoded without a fault."""
-    video.container.seek(video.begin, stream=video.stream)
+def _decodable(video: Video) -> tuple[int, int]:
+    """How many frames can be decoded, and how many of those have a fault."""
+    video.rewind()
     video.stream.codec_context.skip_frame = "DEFAULT"
-    return sum(not frame.is_corrupt for frame in video.container.decode(video.stream))
+    count, faulty = 0, 0
+    for frame in video.container.decode(video.stream):
+        count += 1
+        faulty += bool(frame.is_corrupt)
+    return count, faulty
 
 
 def _ending(video: Video) -> tuple[int, int]:
@@ -243,7 +251,7 @@ def _ending(video: Video) -> tuple[int, int]:
         return _counted(video)
     try:
         video.container.seek(
-            video.begin + int(Fraction(length, av.time_base) / video.tick), stream=video.stream, backward=True
+            video.begin + int((Fraction(length, av.time_base) - 1) / video.tick), stream=video.stream, backward=True
         )
     except av.FFmpegError:
         return _counted(video)

@@ -108,6 +108,12 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes | None] | Reje
                 file = tar.extractfile(info) if short else None
                 yield info, file.read() if file else None
                 count += 1
+            # the library takes a header that is cut or garbled for the end, which is a block of zeros
+            end = tar.offset  # type: ignore[attr-defined]
+        with path.open("rb") as plain:
+            plain.seek(end)
+            if plain.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                yield Rejected(path.name, f"the shard breaks off after {count} members (it has no end)")
     except (tarfile.TarError, OSError, EOFError, ValueError) as problem:
         if count == 0:
             raise InputError(
