@@ -37,10 +37,6 @@ def chosen(request: Request, frames: int, tuned: bool) -> tuple[str, str]:
     method, why = _choice(request, frames, tuned)
     _check_options(request, method)
     _check_prompts(request, method, tuned)
-    if tuned and method not in ("tune_a_video", "fatezero"):
-        raise InputError(
-            f"{method} does not know the layers of a model tuned by Tune-A-Video; use tune_a_video or fatezero"
-        )
     if method == "tune_a_video" and not tuned and request.base.motion not in (None, "none"):
         raise InputError("tune_a_video brings temporal layers of its own; leave --motion out")
     return method, why

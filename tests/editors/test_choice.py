@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from editors.choice import METHODS, chosen
+from editors.choice import chosen
 from videogen.editing import Request
 from videogen.errors import InputError
 from videogen.generation import Request as Base
@@ -63,12 +63,6 @@ REFUSED = [
 def test_what_does_not_go_together(given: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         chosen(request(**given), 16, tuned=False)
-
-
-def test_a_tuned_model_goes_with_the_methods_that_know_its_layers() -> None:
-    for method in set(METHODS) - {"tune_a_video", "fatezero"}:
-        with pytest.raises(InputError, match="tuned by Tune-A-Video"):
-            chosen(request(method=method, **BOTH), 16, tuned=True)
 
 
 def test_unrelated_prompts_are_told_to_who_insists() -> None:

@@ -35,7 +35,7 @@ def test_a_fatezero_file(tmp_path: Path) -> None:
 
 
 def test_the_prompt_must_be_clear(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="several prompts.*'a drawing of a red ball, rolling', 'a blue box, rolling'"):
+    with pytest.raises(InputError, match=r"several prompts.*'a drawing of a red ball, rolling', 'a blue box, rolling'"):
         configured(written(tmp_path, TEXT), None, None, None)
     alone = TEXT.replace('"a drawing of a red ball, rolling", "a blue box, rolling"', '"a blue box, rolling"')
     assert configured(written(tmp_path, alone), None, None, None).prompt == "a blue box, rolling"

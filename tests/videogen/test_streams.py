@@ -48,9 +48,14 @@ def test_what_is_written_is_what_writing_whole_writes(tmp_path: Path, name: str)
 def test_nothing_is_left_of_what_was_broken_off(tmp_path: Path, name: str, problem: type[BaseException]) -> None:
     video.write(tmp_path / "clip.mp4", shapes(3))
     source = streams.open_source(tmp_path / "clip.mp4")
-    with pytest.raises(problem), streams.writing(tmp_path / name, source) as add:
-        add(next(source.frames()))
-        raise problem
+
+    def broken_off() -> None:
+        with streams.writing(tmp_path / name, source) as add:
+            add(next(source.frames()))
+            raise problem
+
+    with pytest.raises(problem):
+        broken_off()
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
