@@ -45,11 +45,10 @@ def ddim_inversion(
     Measured: `reconstruction_rms`, of the latents, and `reconstruction_psnr`, in dB against the VAE's round trip, of
     sampling under the source prompt just as the inversion did.
     """
-    scale = pipe.guidance if guidance_scale is None else guidance_scale
-    work = begin(pipe, clip, steps, windows=windows)
+    work = begin(pipe, clip, steps, guidance_scale=guidance_scale, windows=windows)
     described, wanted = work.conditions(source, target, negative_prompt=negative_prompt, motion_scale=motion_scale)
     trajectory = inverted(work, described, scale=inversion_scale, asked=asked, rounds=rounds, progress=progress)
-    x = work.sample(work.denoise(wanted, scale), trajectory.noise, progress)
+    x = work.sample(work.denoise(wanted, work.plan.guidance), trajectory.noise, progress)
     again = reconstruct(work.denoise(described, inversion_scale), trajectory)
     rms, psnr = float(trajectory.distance(again)[-1]), work.psnr(again.clean)
     return work.edited(x, reconstruction_rms=rms, reconstruction_psnr=psnr)

@@ -103,7 +103,8 @@ def fatezero(
     Measured: `held_mib`, the most memory that held maps took. Raises InputError where prompts, words and settings do not fit each other.
     """
     unet = pipe.parts.unet
-    work = begin(pipe, clip, steps, windows=windows, frames=default_frames(unet) if frames is None else frames)
+    table = default_frames(unet) if frames is None else frames
+    work = begin(pipe, clip, steps, guidance_scale=guidance_scale, windows=windows, frames=table)
     pairs = work.conditions(source, target, negative_prompt=negative_prompt, motion_scale=motion_scale)
     plan = planned(unet, pairs[0][0].words[0], pairs[1][0].words[0], settings)
     times, sites = tuple(work.times.t.tolist()), attention_sites(unet)
@@ -115,7 +116,7 @@ def fatezero(
         trajectory = invert(work.in_windows(maps.listening(ask)), work.latents, work.times, after=ticking(tick))
         maps.follow(trajectory)
         control = (Keep(plan.shows, over_heads) >> FromInversion(plan, maps)).on("cond")
-        edit = work.ask(pairs[1], pipe.guidance if guidance_scale is None else guidance_scale, control)
+        edit = work.ask(pairs[1], work.plan.guidance, control)
         blend = LatentBlend(plan, maps, trajectory)
         x = ddim(work.in_windows(blend.listening(edit)), trajectory.noise, work.times, after=ticking(tick, blend))
     return work.edited(x, blend.mask, held_mib=maps.most / 2**20)

@@ -85,16 +85,23 @@ def prompt_to_prompt(
     Raises InputError where prompts, words and edit do not fit each other, or the clip does not fit the model.
     """
     exchange = Exchange(edit, cross, selfs, temporal, weights or {})
-    work = begin(pipe, clip, steps, windows=windows)
+    work = begin(pipe, clip, steps, guidance_scale=guidance_scale, windows=windows)
     pairs = work.conditions(source, target, negative_prompt=negative_prompt, motion_scale=motion_scale)
     first, second = (given.words[0] for given, _ in pairs)
     exchange.between(first, second)  # what does not fit is refused before the network is asked
     if blend is not None:
         blend_words(first, second, blend.words)
     trajectory = inverted(work, pairs[0], progress=progress)
-    scale = pipe.guidance if guidance_scale is None else guidance_scale
     x, mask = side_by_side(
-        work, trajectory.noise, pairs, exchange, blend, scale, trajectory if pinned else None, nulls, progress
+        work,
+        trajectory.noise,
+        pairs,
+        exchange,
+        blend,
+        work.plan.guidance,
+        trajectory if pinned else None,
+        nulls,
+        progress,
     )
     return work.edited(x[1:], mask, source_rms=float((x[0] - work.latents[0]).square().mean().sqrt()))
 

@@ -52,14 +52,14 @@ def sdedit(
     if not 0 <= strength <= 1:
         raise InputError(f"strength {strength:g}: give 0 (nothing changes) to 1 (everything may)")
     steps = pipe.steps if steps is None else steps
-    work = begin(pipe, clip, steps, sampler=sampler, windows=windows)
+    work = begin(pipe, clip, steps, guidance_scale=guidance_scale, sampler=sampler, windows=windows)
     times = work.times.final(int(steps * strength))
     x, fresh = work.latents, source_of(seed, generator)
     if len(times):
         address = (1, range(first, first + x.shape[1]), x.shape[2:])
         x = times.path.renoise(x, -1, times.t[0], fresh(*address).to(x.device))
         (wanted,) = work.conditions(target, negative_prompt=negative_prompt, motion_scale=motion_scale)
-        denoise = work.denoise(wanted, pipe.guidance if guidance_scale is None else guidance_scale)
+        denoise = work.denoise(wanted, work.plan.guidance)
         with bar(len(times), progress, "editing") as tick:
             after = after_step(times, tick, None)
             x = work.sampler(denoise, x, times, noise=lambda draw: fresh(*address, draw).to(x.device), after=after)

@@ -27,7 +27,7 @@ from videogen.windows import Windows, windowed
 class Bench:
     """A model made ready for one call.
 
-    plan     frames, size, sampler, grid and windows
+    plan     frames, size, guidance (the model's own, where none was asked for), sampler, grid and windows
     always   a control in every call of the network: what its weights were tuned with (Tune-A-Video's frame choice), or the method's own in its place
     """
 
@@ -107,6 +107,7 @@ def begin(
     clip: Tensor,
     steps: int,
     *,
+    guidance_scale: Scale | None = None,
     sampler: str = "ddim",
     windows: Windows | None = None,
     frames: Control | None = None,
@@ -125,7 +126,7 @@ def begin(
     always = tuned_with(pipe) if frames is None else frames
     settled = pipe.plan(
         num_frames=len(clip), height=clip.shape[2], width=clip.shape[3], num_inference_steps=steps,
-        sampler=sampler, windows=windows, control=always,
+        guidance_scale=guidance_scale, sampler=sampler, windows=windows, control=always,
     )  # fmt: skip
     return Workpiece(pipe, settled, always, clip, pipe.encode(clip[None]))
 

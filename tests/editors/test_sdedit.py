@@ -95,9 +95,10 @@ def test_strength_one_forgets_the_clip_where_the_last_level_is_pure_noise(
         ({"clip": torch.rand(1, 3, 64, 64) * 255}, r"give \[0, 1\]"),
         ({"clip": torch.full((1, 3, 64, 64), torch.nan)}, r"give \[0, 1\]"),
         ({"steps": 0}, "steps"),
+        ({"guidance_scale": float("nan")}, "guidance scale nan"),
     ],
 )
 def test_what_cannot_be_edited_says_so(still: tuple[Pipeline, Any], change: dict[str, Any], message: str) -> None:
     settings = {"clip": torch.rand(1, 3, 64, 64), "strength": 0.5, "steps": 2, **change}
     with pytest.raises(InputError, match=message):
-        editors.sdedit(still[0], settings.pop("clip"), "", PROMPT, **settings, **QUIET)
+        editors.sdedit(still[0], settings.pop("clip"), "", PROMPT, **{**QUIET, **settings})
