@@ -1,0 +1,176 @@
+"""Whether an edited clip shows what was asked for, and whether all else stayed: from its pixels, against what is known of the scene."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from editors.evidence.trials import Trial, centres
+from videogen.metrics.text_to_video import read
+from videogen.shapes import Measurement, Wanted, measure, parse, render, world
+from videogen.shapes.measure import MeasuredObject
+from videogen.shapes.wanted import truths
+
+NEAR = 3.0  # pixels of 128 that an object's centre may be off, in every frame
+APART = 4  # pixels of 128 around the masks where a change is nobody's fault
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a clip.
+
+    done    whether the edit asked for happened; None where none was asked for
+    stayed  by what had to stay: position, motion, colour, shape, style, background, count, other (the second object)
+    values  `change`, the mean absolute difference from the source, of the range 1, where nothing was asked for; `distance`, the mean distance
+            of the objects' centres from where they belong, pixels of 128; `velocity`, the error of the first object's over the velocity itself
+    read    what the measuring program said, as plain values; None for a clip with values that are no numbers
+    """
+
+    done: bool | None
+    stayed: Mapping[str, bool]
+    values: Mapping[str, float] = field(default_factory=dict)
+    read: Mapping[str, object] | None = None
+
+
+def judge(trial: Trial, edited: Tensor, source: Tensor, frames: int, every: int = 1) -> Verdict:
+    """Judge frames `f 3 H W` in [0, 1], every `every`-th of the clip's `frames`; the source's frames are of the same shape."""
+    wanted = _wanted(trial)
+    places = centres(trial.scene, frames)[:, ::every]
+    if not bool(torch.isfinite(edited).all()):
+        return Verdict(False if trial.asked else None, dict.fromkeys(_must_stay(trial, wanted), False))
+    (found,) = measure(edited[None])
+    items = at_places(found, places)
+    facts = _facts(found, wanted, items, places)
+    asked = [facts[name] for name in _asked(trial)]
+    values = {"change": change(trial, edited, source, frames, every), **_distances(items, places)}
+    return Verdict(
+        all(asked) if asked else None,
+        {name: all(facts[part] for part in parts) for name, parts in _must_stay(trial, wanted).items()},
+        {name: value for name, value in values.items() if math.isfinite(value)},
+        read(found),
+    )
+
+
+def judge_text(trial: Trial, made: Tensor) -> Verdict:
+    """Judge a clip made from the trial's prompt alone: it moves as asked, and its object has one colour in all frames."""
+    wanted = parse(trial.target).objects[0]
+    if not bool(torch.isfinite(made).all()):
+        return Verdict(False, {"one colour": False, "colour": False})
+    (found,) = measure(made[None])
+    one = found.objects[0] if found.objects else None
+    same = one is not None and None not in one.colours and len({*one.colours}) == 1
+    asked = one is not None and one.colour == wanted.colour
+    return Verdict(
+        one is not None and one.motion == wanted.motion, {"one colour": same, "colour": asked}, read=read(found)
+    )
+
+
+def at_places(found: Measurement, places: Tensor) -> list[MeasuredObject | None]:
+    """A measured object for each true one, by where they are (`objects f 2`), so that the sum of their distances is least."""
+    numbers: list[int | None] = [*range(len(found.objects)), *[None] * len(places)]
+
+    def way(order: tuple[int | None, ...]) -> float:
+        return sum(
+            world.SIZE
+            if index is None
+            else _off(found.objects[index].centres, place).nan_to_num(world.SIZE).mean().item()
+            for index, place in zip(order, places, strict=True)
+        )
+
+    best = min(itertools.permutations(numbers, len(places)), key=way)
+    return [None if index is None else found.objects[index] for index in best]
+
+
+def elsewhere(trial: Trial, frames: int, size: int) -> Tensor:
+    """Where nothing was asked for, `f H W` of bool: APART from the objects of the edit, as they are in the source and are to be.
+
+    For an edit of the background: inside the objects.
+    """
+    count = int(trial.scene.count) if trial.everywhere or "background" in trial.asked else 1
+    before, after = (render(scene, frames, size).masks[0] for scene in (trial.scene, trial.changed))
+    if "background" in trial.asked:
+        asked = (before.sum(1) < 1).float()
+    else:
+        asked = torch.maximum(before, after)[:, :count].amax(1).gt(0).float()
+    if not trial.asked:
+        asked = torch.zeros_like(asked)
+    reach = round(APART * size / world.SIZE)
+    return F.max_pool2d(asked[:, None], 2 * reach + 1, 1, reach)[:, 0] == 0
+
+
+def change(trial: Trial, edited: Tensor, source: Tensor, frames: int, every: int = 1) -> float:
+    """The mean absolute difference where nothing was asked for; nan where there is no such place."""
+    free = elsewhere(trial, frames, source.shape[-1])[::every]
+    return float(rearrange((edited - source).abs(), "f c h w -> f h w c")[free].mean())
+
+
+def _wanted(trial: Trial) -> Wanted:
+    """All that the clip is to show: what the target prompt says, and the source's in what it leaves out."""
+    (whole,) = truths(trial.changed)
+    return whole
+
+
+def _asked(trial: Trial) -> list[str]:
+    """The facts that the edit is about."""
+    return [name if name in ("style", "background") else f"{name} 0" for name in trial.asked]
+
+
+def _must_stay(trial: Trial, wanted: Wanted) -> dict[str, list[str]]:
+    """What must stay -> the facts that it consists of."""
+    parts = {
+        "position": ["position 0"],
+        "motion": ["motion 0"],
+        "colour": ["colour 0"],
+        "shape": ["shape 0"],
+        "style": ["style"],
+        "background": ["background"],
+        "count": ["count"],
+    }
+    if len(wanted.objects) == 2:
+        parts["other"] = [f"{name} 1" for name in ("position", "motion", "colour", "shape")]
+    return {name: facts for name, facts in parts.items() if name not in trial.asked}
+
+
+def _facts(found: Measurement, wanted: Wanted, items: list[MeasuredObject | None], places: Tensor) -> dict[str, bool]:
+    facts = {
+        "style": found.style == wanted.style,
+        "background": found.background == wanted.background and found.camera_still is not False,
+        "count": len(found.objects) == len(wanted.objects),
+    }
+    for number, (item, asked, place) in enumerate(zip(items, wanted.objects, places, strict=True)):
+        for name in ("colour", "shape", "motion"):
+            facts[f"{name} {number}"] = item is not None and getattr(item, name) == getattr(asked, name)
+        near = item is not None and bool((_off(item.centres, place) <= NEAR).all())  # nan, a missing frame, is not near
+        facts[f"position {number}"] = near
+    return facts
+
+
+def _distances(items: list[MeasuredObject | None], places: Tensor) -> dict[str, float]:
+    """Mean distance over objects and the frames that show them, and the error of the first object's velocity; nan where there is none."""
+    off = [_off(item.centres, place) for item, place in zip(items, places, strict=True) if item is not None]
+    distance = float(torch.cat(off).nanmean()) if off else math.nan
+    velocity = math.nan
+    true = _velocity(places[0])
+    if items[0] is not None and float(true.norm()) > 0:
+        velocity = float((_velocity(items[0].centres) - true).norm() / true.norm())
+    return {"distance": distance, "velocity": velocity}
+
+
+def _velocity(centres: Tensor) -> Tensor:
+    """Pixels a frame, x and y, by a straight line through `f 2`; frames without an object are left out."""
+    seen = ~centres.isnan().any(1)
+    time = torch.arange(len(centres))[seen].float()
+    time = time - time.mean()
+    return (time[:, None] * centres[seen]).sum(0) / time.square().sum()
+
+
+def _off(centres: Tensor, place: Tensor) -> Tensor:
+    """Distances `f`."""
+    return (centres.cpu() - place).norm(dim=-1)

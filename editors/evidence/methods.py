@@ -1,0 +1,243 @@
+"""The methods as they are measured: on which model, with which settings for which edit, and beside what.
+
+Every method is held against the plain way, sampling the new prompt from the inverted noise, on the same model and frames. What a method finds for
+a clip (a tuned model, null texts) is found once for all edits of that clip.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import textwrap
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+import editors
+from editors.ddim_inversion import inverted
+from editors.edited import Edited
+from editors.evidence.trials import EDITS, FROM_TEXT, RECONSTRUCTION, Trial
+from editors.fatezero import ATTRIBUTE, SHAPE, STYLE
+from editors.fatezero import RECONSTRUCTION as FAITHFUL
+from editors.null_text import Descent, NullText, find_nulls, following
+from editors.prompt_to_prompt import Blend
+from editors.text2video_zero import translation
+from editors.tune_a_video import sample, tune
+from editors.workpiece import begin
+from videogen.pipeline import Pipeline
+from videogen.shapes import render, world
+
+T = TypeVar("T")
+
+FAITHFUL_GUIDANCE = 7.5  # of reconstructions
+TRAVEL = 40.0  # pixels of 128 that Text2Video-Zero's flow goes over the clip; the world's own are 24 to 60
+SMALL = 32  # latents a side below which its moments lie in the middle of the grid
+FATEZERO = dict.fromkeys(EDITS, ATTRIBUTE) | {"style": STYLE, "removing": STYLE, RECONSTRUCTION: FAITHFUL}
+
+
+@dataclass(eq=False)
+class Workshop:
+    """The models and numbers of a run.
+
+    moving    the model with its motion modules, on clips of `frames` frames
+    still     the image model, on every second frame
+    steps, guidance   of all methods; reconstructions have FAITHFUL_GUIDANCE
+    """
+
+    moving: Pipeline
+    still: Pipeline
+    frames: int = world.FRAMES
+    steps: int = 50
+    guidance: float = 7.5
+    tuning_steps: int = 200
+    tuning_rate: float = 3e-3
+    descent: Descent = field(default_factory=Descent)
+    _found: dict[str, tuple[Hashable, object]] = field(default_factory=dict, init=False)
+
+    def scale(self, trial: Trial) -> float:
+        """The guidance of a trial."""
+        return FAITHFUL_GUIDANCE if trial.edit == RECONSTRUCTION else self.guidance
+
+    @torch.no_grad()
+    def round_trip(self, clip: Tensor) -> Tensor:
+        """Frames `f 3 H W` in [0, 1] through the VAE and back."""
+        return self.moving.decode(self.moving.encode(clip[None]))[0]
+
+    def once(self, kind: str, key: Hashable, find: Callable[[], T]) -> T:
+        """What `find` gives for a key; of each kind the last one is remembered."""
+        if self._found.get(kind, (None, None))[0] != key:
+            self._found.pop(kind, None)  # its memory goes before the next is made
+            self._found[kind] = (key, find())
+        found: T = self._found[kind][1]  # type: ignore[assignment]
+        return found
+
+
+Run = Callable[[Workshop, Trial, Tensor], Edited]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the tables.
+
+    file     of `editors/` that holds the method; empty for what is no method
+    run      (shop, trial, source `f 3 H W`) -> Edited
+    against  the plain way it is held against; None for what is not held against anything
+    every    takes every so-manieth frame
+    tuned    something is found for each clip, which takes long: fewer clips are asked for
+    """
+
+    name: str
+    title: str
+    file: str
+    edits: tuple[str, ...]
+    run: Run
+    against: str | None = "ddim_inversion"
+    every: int = 1
+    tuned: bool = False
+
+    @property
+    def code(self) -> str:
+        """A hash of the method's file and of how it is run, comments and layout apart: with another one, rows are made again."""
+        texts = [textwrap.dedent(inspect.getsource(self.run))]
+        if self.file:
+            texts.append((Path(str(editors.__file__)).parent / f"{self.file}.py").read_text(encoding="utf-8"))
+        parsed = [ast.dump(ast.parse(text)) for text in texts]
+        return hashlib.sha256("\n".join(parsed).encode()).hexdigest()[:12]
+
+
+def _source(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
+    return Edited(shop.round_trip(clip))
+
+
+def _truth(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
+    return Edited(shop.round_trip(render(trial.changed, shop.frames, shop.moving.default_size[0]).frames[0]))
+
+
+def _inversion(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
+    return editors.ddim_inversion(
+        shop.moving, clip, trial.source, trial.target, steps=shop.steps, guidance_scale=shop.scale(trial), progress=False
+    )  # fmt: skip
+
+
+def _inversion_of_pictures(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
+    return editors.ddim_inversion(
+        shop.still, clip, trial.source, trial.target, steps=shop.steps, guidance_scale=shop.scale(trial), progress=False
+    )  # fmt: skip
+
+
+def _sdedit(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
+    return editors.sdedit(
+        shop.moving, clip, trial.source, trial.target, steps=shop.steps, guidance_scale=shop.scale(trial),
+        seed=trial.seed, progress=False,
+    )  # fmt: skip
+
+
+def _prompt_to_prompt(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
+    """With local blend around the object where the edit is about one object."""
+    nouns = {world.SHAPES[int(scene.shape[0, 0])] for scene in (trial.scene, trial.changed)}
+    local = trial.edit in ("colour", "shape", "adding")
+    return editors.prompt_to_prompt(
+        shop.moving, clip, trial.source, trial.target, blend=Blend(tuple(sorted(nouns))) if local else None,
+        steps=shop.steps, guidance_scale=shop.scale(trial), progress=False,
+    )  # fmt: skip
+
+
+def _fatezero(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
+    return editors.fatezero(
+        shop.moving, clip, trial.source, trial.target, settings=FATEZERO[trial.edit], steps=shop.steps,
+        guidance_scale=shop.scale(trial), progress=False,
+    )  # fmt: skip
+
+
+def _fatezero_tuned(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
+    return editors.fatezero(
+        tuned_model(shop, trial, clip), clip, trial.source, trial.target, settings=SHAPE, steps=shop.steps,
+        guidance_scale=shop.scale(trial), progress=False,
+    )  # fmt: skip
+
+
+def _tune_a_video(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
+    """`editors.tune_a_video` with the tuning shared by the edits of a clip."""
+    model = tuned_model(shop, trial, clip)
+    return sample(model, clip, trial.target, steps=shop.steps, guidance_scale=shop.scale(trial))
+
+
+def tuned_model(shop: Workshop, trial: Trial, clip: Tensor) -> Pipeline:
+    """The image model, tuned on a clip and its prompt."""
+    steps, rate = shop.tuning_steps, shop.tuning_rate
+    return shop.once(
+        "tuned", (trial.clip_name, trial.source),
+        lambda: tune(shop.still, clip, trial.source, steps=steps, learning_rate=rate, seed=trial.number)[0],
+    )  # fmt: skip
+
+
+def _null_text(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
+    """`editors.null_text` with the null texts shared by the edits of a clip."""
+    scale = shop.scale(trial)
+
+    work = begin(shop.moving, clip, shop.steps)
+    described, wanted = work.conditions(trial.source, trial.target)
+
+    def find() -> NullText:
+        with torch.no_grad():
+            pivot = inverted(work, described, progress=False)
+        return find_nulls(work, described, pivot, scale=scale, descent=shop.descent, progress=False)
+
+    found = shop.once("nulls", (trial.clip_name, trial.source, scale, described[0].tokens["text"].shape), find)
+    with torch.no_grad():
+        x = work.sample(following(work, wanted, found.at, scale), found.trajectory.noise, progress=False)
+    return work.edited(x, reconstruction_psnr=work.psnr(found.reached.clean))
+
+
+def _frames_alone(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
+    """The image model's pictures of the prompt, each from its own noise."""
+    made = shop.still(
+        trial.target, num_frames=shop.frames // 2, num_inference_steps=shop.steps, guidance_scale=shop.guidance,
+        seed=trial.seed, output_type="pt", progress=False,
+    )  # fmt: skip
+    return Edited(made.frames[0])
+
+
+def _text2video_zero(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
+    """With a flow in the direction that the prompt names."""
+    count, steps = shop.frames // 2, shop.steps
+    x, y = world.DIRECTIONS[world.MOTIONS[int(trial.scene.motion[0, 0])]]
+    pace = TRAVEL / world.SIZE * 512 / (count - 1)
+    upper = steps // 2 if shop.still.parts.unet.config.sample_size < SMALL else None
+    lower = None if upper is None else upper - max(1, round(0.06 * steps))
+    return editors.text2video_zero(
+        shop.still, trial.target, num_frames=count, num_inference_steps=steps, guidance_scale=shop.guidance,
+        flow=translation(-x * pace, -y * pace), t0=lower, t1=upper, seed=trial.seed,
+    )  # fmt: skip
+
+
+_ALL = (*EDITS, RECONSTRUCTION)
+_NOT_SHAPE = tuple(edit for edit in _ALL if edit != "shape")
+SOURCE, TRUTH = "source", "truth"
+# What all are held against comes first: it is measured first for every clip.
+METHODS: Mapping[str, Method] = {
+    method.name: method
+    for method in (
+        Method(SOURCE, "source after the VAE", "", _ALL, _source, None),
+        Method(TRUTH, "true edit after the VAE", "", (*_ALL, FROM_TEXT), _truth, None),
+        Method("ddim_inversion", "plain inversion", "ddim_inversion", _ALL, _inversion, None),
+        Method("ddim_inversion_of_pictures", "plain inversion, image model", "ddim_inversion", _ALL, _inversion_of_pictures, None, 2),
+        Method("frames_alone", "the image model, frame by frame", "", (FROM_TEXT,), _frames_alone, None, 2),
+        Method("sdedit", "SDEdit", "sdedit", EDITS, _sdedit),
+        Method("prompt_to_prompt", "Prompt-to-Prompt", "prompt_to_prompt", EDITS, _prompt_to_prompt),
+        Method("fatezero", "FateZero", "fatezero", _NOT_SHAPE, _fatezero),
+        Method("text2video_zero", "Text2Video-Zero", "text2video_zero", (FROM_TEXT,), _text2video_zero, "frames_alone", 2),
+        Method("null_text", "Null-text inversion over frames", "null_text", _ALL, _null_text, tuned=True),
+        Method("tune_a_video", "Tune-A-Video", "tune_a_video", EDITS, _tune_a_video, "ddim_inversion_of_pictures", 2, True),
+        Method("fatezero_tuned", "FateZero on a tuned model", "fatezero", ("shape",), _fatezero_tuned, "ddim_inversion_of_pictures", 2, True),
+    )
+}  # fmt: skip
+BOUNDS = (SOURCE, TRUTH)
+BASELINES = tuple(sorted({method.against for method in METHODS.values() if method.against}))
+MEASURED = tuple(name for name in METHODS if name not in (*BOUNDS, "ddim_inversion_of_pictures", "frames_alone"))
+"""Methods that can be asked for by name."""

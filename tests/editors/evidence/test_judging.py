@@ -1,0 +1,181 @@
+"""Known answers: the true edit is done and keeps all else, the source is not edited and keeps all, and each harm is seen for what it is."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from editors.evidence.judging import at_places, change, elsewhere, judge, judge_text
+from editors.evidence.trials import EDITS, FROM_TEXT, KINDS, RECONSTRUCTION, Trial, centres, source_clip, trial
+from videogen.errors import InputError
+from videogen.shapes import Scenes, measure, parse, render
+from videogen.shapes.wanted import truths
+
+FRAMES, SIZE = 16, 128
+EVERY = {e: [trial(e, n) for n in range(4)] for e in EDITS}
+
+
+def drawn(scene: Scenes) -> Tensor:
+    return render(scene, FRAMES, SIZE).frames[0]
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_the_truth_is_done_and_keeps_all_and_the_source_keeps_all_and_is_not_done(edit: str) -> None:
+    for asked in EVERY[edit]:
+        source = drawn(asked.scene)
+        truth = judge(asked, drawn(asked.changed), source, FRAMES)
+        assert truth.done, asked
+        assert all(truth.stayed.values()), truth
+        nothing = judge(asked, source, source, FRAMES)
+        assert nothing.done is False
+        assert all(nothing.stayed.values())
+        assert nothing.values["change"] == 0
+        assert truth.values["distance"] < 1
+        assert (
+            truth.values["change"] < 1e-6
+        )  # pixels outside both masks are the same, inside objects under another ground too
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_source_and_target_prompts_are_true_of_the_two_scenes_and_differ_in_what_is_asked(edit: str) -> None:
+    for asked in EVERY[edit]:
+        for prompt, scene in ((asked.source, asked.scene), (asked.target, asked.changed)):
+            said, (whole,) = parse(prompt), truths(scene)
+            assert (said.background, said.style, said.relation) == (whole.background, whole.style, whole.relation)
+            for a, b in zip(said.objects, whole.objects, strict=True):
+                assert (a.shape, a.motion) == (b.shape, b.motion)
+                assert a.colour in (None, b.colour)
+        before, after = parse(asked.source), parse(asked.target)
+        name = asked.asked[0]
+        old, new = (p if name in ("style", "background") else p.objects[0] for p in (before, after))
+        assert getattr(old, name) != getattr(new, name)
+        assert getattr(new, name) is not None
+
+
+def test_kinds_take_turns_and_edits_share_scenes_and_sources() -> None:
+    for edit in EDITS:
+        assert tuple(t.kind for t in EVERY[edit]) == KINDS
+    for edit in ("shape", "style", "background"):
+        assert [t.source for t in EVERY[edit]] == [t.source for t in EVERY["colour"]]
+    assert {t.clip_name for e in EDITS for t in EVERY[e]} == {f"{n:04d}{s}" for n in range(4) for s in ("", "-styled")}
+    assert trial("colour", 2, seed=1).source != trial("colour", 2).source
+    with pytest.raises(InputError, match="'size' is not known"):
+        trial("size", 0)
+
+
+@pytest.fixture
+def two() -> Trial:
+    """A trial of colour with two objects."""
+    return EVERY["colour"][3]
+
+
+def test_a_moved_object_is_off_its_position_and_nothing_else(two: Trial) -> None:
+    moved = two.changed.centre.clone()
+    moved[:, 0] += torch.tensor([4.0, 0.0]) * torch.sign(64 - moved[:, 0, :1])
+    found = judge(two, drawn(two.changed.change(centre=moved)), drawn(two.scene), FRAMES)
+    assert found.done
+    assert [name for name, stayed in found.stayed.items() if not stayed] == ["position"]
+    assert found.values["distance"] == pytest.approx(2, abs=0.5)  # four pixels of one object in two
+    assert found.values["velocity"] < 0.1
+
+
+def test_harm_to_the_other_object_is_told_apart(two: Trial) -> None:
+    harmed = two.changed.change(
+        shape=torch.tensor([[int(two.changed.shape[0, 0]), (int(two.changed.shape[0, 1]) + 1) % 4]])
+    )
+    found = judge(two, drawn(harmed), drawn(two.scene), FRAMES)
+    assert found.done
+    assert [name for name, stayed in found.stayed.items() if not stayed] == ["other"]
+
+
+def test_a_frozen_clip_loses_motion_and_its_velocity_is_wholly_wrong() -> None:
+    asked = EVERY["colour"][2]  # a square that moves right
+    source = drawn(asked.scene)
+    found = judge(asked, drawn(asked.changed)[:1].expand(FRAMES, -1, -1, -1), source, FRAMES)
+    assert found.done
+    assert not found.stayed["motion"]
+    assert not found.stayed["position"]
+    assert found.values["velocity"] == pytest.approx(1, abs=0.02)
+
+
+def test_a_clip_without_objects_or_without_numbers_keeps_nothing() -> None:
+    asked = EVERY["colour"][0]
+    source = drawn(asked.scene)
+    empty = judge(asked, torch.full_like(source, 0.2), source, FRAMES)
+    assert (empty.done, empty.stayed["position"], empty.stayed["count"]) == (False, False, False)
+    assert "distance" not in empty.values
+    broken = judge(asked, source * torch.nan, source, FRAMES)
+    assert broken.done is False
+    assert not any(broken.stayed.values())
+    assert broken.read is None
+    assert broken.stayed.keys() == empty.stayed.keys()
+
+
+def test_every_second_frame_is_held_against_every_second_frame(two: Trial) -> None:
+    source, truth = drawn(two.scene)[::2], drawn(two.changed)[::2]
+    found = judge(two, truth, source, FRAMES, every=2)
+    assert found.done
+    assert all(found.stayed.values())
+    assert found.values["change"] < 1e-6
+
+
+def test_change_is_counted_where_nothing_was_asked_for(two: Trial) -> None:
+    source = drawn(two.scene)
+    free = elsewhere(two, FRAMES, SIZE)
+    masks = render(two.scene, FRAMES, SIZE).masks[0]
+    assert not free[masks[:, 0] > 0].any()
+    assert free[masks[:, 1] > 0].any()  # the other object is to stay, so its place counts
+    brighter = source + 0.25 * free[:, None]
+    assert change(two, brighter, source, FRAMES) == pytest.approx(0.25)
+    assert change(two, source + 0.25 * ~free[:, None], source, FRAMES) == 0
+    whole = trial(RECONSTRUCTION, 3)
+    assert elsewhere(whole, FRAMES, SIZE).all()
+    # the background's edit: only inside the objects, where they are thick enough
+    inside = elsewhere(EVERY["background"][3], FRAMES, SIZE)
+    assert not inside[masks.sum(1) < 1].any()
+
+
+def test_the_margin_around_the_masks_is_four_pixels(two: Trial) -> None:
+    free = elsewhere(EVERY["style"][0], FRAMES, SIZE)
+    mask = render(EVERY["style"][0].scene, 1, SIZE).masks[0, 0, 0] > 0
+    column = int(mask.sum(0).argmax())
+    top = int(mask[:, column].int().argmax())
+    assert not free[0, top - 4, column]
+    assert free[0, top - 5, column]
+
+
+def test_objects_are_known_by_their_places(two: Trial) -> None:
+    frames = drawn(two.changed)
+    (found,) = measure(frames[None])
+    places = centres(two.scene, FRAMES)
+    straight, crossed = at_places(found, places), at_places(found, places.flip(0))
+    assert straight == crossed[::-1]
+    assert None not in straight
+
+
+def test_the_source_is_read_from_a_file_of_h264(tmp_path: Path) -> None:
+    import av
+
+    asked = EVERY["colour"][0]
+    clip = source_clip(asked, tmp_path, FRAMES, SIZE)
+    (path,) = tmp_path.iterdir()
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].codec_context.name == "h264"
+    assert 0 < (clip - drawn(asked.scene)).abs().mean() < 0.02
+    assert torch.equal(source_clip(asked, tmp_path, FRAMES, SIZE), clip)
+    with pytest.raises(InputError, match="not the source of this run"):
+        source_clip(asked, tmp_path, 8, SIZE)
+
+
+def test_clips_from_text_move_as_asked_and_keep_one_colour() -> None:
+    asked = trial(FROM_TEXT, 0)
+    frames = drawn(asked.scene)
+    good = judge_text(asked, frames)
+    assert good.done
+    assert good.stayed == {"one colour": True, "colour": True}
+    back = judge_text(asked, frames.flip(0))
+    assert back.done is False
+    other = asked.scene.change(rgb=asked.scene.rgb.flip(-1))
+    mixed = torch.cat([drawn(other)[:5], frames[5:]])
+    assert not judge_text(asked, mixed).stayed["one colour"]

@@ -1,0 +1,108 @@
+"""The methods as they are measured: every edit is one that its method takes, and what is shared between edits changes nothing."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import editors
+from editors.evidence.methods import METHODS, Workshop
+from editors.evidence.trials import FROM_TEXT, Trial, source_clip, trial
+from editors.null_text import Descent
+from videogen.models.unet import UNet, UNetConfig
+from videogen.pipeline import Pipeline
+
+FRAMES = 4
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Pipeline:
+    """The miniature's VAE and text side around a tiny random image model."""
+    torch.manual_seed(0)
+    config = UNetConfig(channels=(8, 16), depths=(1, 1), heads=(2, 2), context=128, layers=1, groups=4, sample_size=16)
+    parts = Pipeline.from_pretrained("shapes", motion="none").parts
+    return Pipeline(dataclasses.replace(parts, unet=UNet(config)))
+
+
+@pytest.fixture
+def shop(pipe: Pipeline) -> Workshop:
+    descent = Descent(inner_steps=1)
+    return Workshop(pipe, pipe, FRAMES, steps=4, guidance=3.0, tuning_steps=1, descent=descent)
+
+
+def clip_of(asked: Trial, folder: Path) -> Tensor:
+    return source_clip(asked, folder, FRAMES, 128)
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_edit_is_taken_by_its_method(name: str, shop: Workshop, tmp_path: Path) -> None:
+    """Two objects, where prompts are longest and words come twice."""
+    method = METHODS[name]
+    for edit in method.edits:
+        asked = trial(edit, 3)
+        clip = clip_of(asked, tmp_path)[:: method.every]
+        made = method.run(shop, asked, clip)
+        frames = FRAMES // 2 if edit == FROM_TEXT and name != "truth" else len(clip)
+        assert made.frames.shape == (frames, 3, 128, 128)
+        assert bool(torch.isfinite(made.frames).all())
+        assert made.mask is None or made.mask.shape == (frames, 1, 128, 128)
+
+
+def test_null_texts_that_are_shared_are_those_of_the_method(shop: Workshop, tmp_path: Path) -> None:
+    for edit in ("colour", "shape"):
+        asked = trial(edit, 0)
+        clip = clip_of(asked, tmp_path)
+        ours = METHODS["null_text"].run(shop, asked, clip)
+        alone = editors.null_text(
+            shop.moving, clip, asked.source, asked.target, steps=4, guidance_scale=3.0, descent=shop.descent, progress=False
+        )  # fmt: skip
+        assert torch.equal(ours.frames, alone.frames)
+
+
+def test_a_tuning_that_is_shared_is_that_of_the_method_and_is_done_once(
+    shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from editors.evidence import methods
+
+    tunings = []
+    tune = methods.tune
+    monkeypatch.setattr(methods, "tune", lambda *a, **k: tunings.append(a[2]) or tune(*a, **k))
+    for edit in ("colour", "shape", "background"):
+        asked = trial(edit, 2)
+        clip = clip_of(asked, tmp_path)[::2]
+        ours = METHODS["tune_a_video"].run(shop, asked, clip)
+        if edit == "shape":
+            METHODS["fatezero_tuned"].run(shop, asked, clip)
+    alone = editors.tune_a_video(
+        shop.still, clip, asked.source, asked.target, tuning_steps=1, learning_rate=3e-3, steps=4, guidance_scale=3.0, seed=2
+    )  # fmt: skip
+    assert torch.equal(ours.frames, alone.frames)
+    assert tunings == [asked.source]
+
+
+def test_text2video_zero_is_given_a_flow_in_the_direction_of_its_prompt(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A positive flow moves content left and up; the whole way is forty pixels of 128, 160 of 512."""
+    told = {}
+    monkeypatch.setattr(editors, "text2video_zero", lambda *a, **k: told.update(k), raising=False)
+    ways = {"moving left": (160, 0), "moving right": (-160, 0), "moving up": (0, 160), "moving down": (0, -160)}
+    for number in range(6):
+        asked = trial(FROM_TEXT, number)
+        METHODS["text2video_zero"].run(dataclasses.replace(shop, frames=16), asked, torch.zeros(0))
+        (way,) = [w for words, w in ways.items() if words in asked.target]
+        assert told["num_frames"] == 8
+        assert (told["flow"](7) * 512).tolist() == pytest.approx(way)
+        assert 0 <= told["t0"] < told["t1"] == 2
+
+
+def test_reconstructions_have_the_guidance_they_are_judged_at(shop: Workshop) -> None:
+    assert shop.scale(trial("reconstruction", 0)) == 7.5
+    assert shop.scale(trial("colour", 0)) == 3.0
+
+
+def test_the_code_of_a_method_is_known_by_what_it_does() -> None:
+    assert METHODS["fatezero"].code != METHODS["fatezero_tuned"].code  # one file, run in two ways
+    assert METHODS["sdedit"].code == dataclasses.replace(METHODS["sdedit"], title="another").code
