@@ -94,7 +94,7 @@ def _correlation(both: int, first: int, second: int, neither: int) -> float:
     margins = (both + first) * (second + neither) * (both + second) * (first + neither)
     if not margins:
         return 0.0
-    cross = both * neither - first * second
+    cross = float(both * neither - first * second)
     if cross > 0:
         cross = max(cross - (both + first + second + neither) / 2, 0)
     return cross / math.sqrt(margins)
