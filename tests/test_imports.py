@@ -51,7 +51,7 @@ ROOMS = {
     "recipe": WORDS | {"models"},
     "video": WORDS | {"files", "clip", "sound", "pictures", "movie", "recipe"},
     "shapes": WORDS | {"files", "clip", "shapes"},
-    "data": WORDS | {"files", "clip", "video", "shapes", "annotators", "data"},
+    "data": WORDS | {"files", "clip", "movie", "models", "data"},  # models: what a cache is filled with
 }
 # libraries that trip over a broken torchvision; `import videogen.foreign` comes before them
 TRIPPING = {"diffusers", "transformers", "peft"}

@@ -57,6 +57,12 @@ def _train() -> Command:
     return train
 
 
+def _data() -> Command:
+    from videogen.cli.data import data
+
+    return data
+
+
 def _inspect() -> Command:
     from videogen.cli.inspect import inspect
 
@@ -69,6 +75,7 @@ COMMANDS: dict[str, Callable[[], Command]] = {
     "edit": _edit,
     "reproduce": _reproduce,
     "train": _train,
+    "data": _data,
     "inspect": _inspect,
     "evaluate": _evaluate,
     "doctor": _doctor,

@@ -7,6 +7,7 @@ not found.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -152,35 +153,56 @@ def fill(
     Raises InputError where the cache cannot be written; what is in it stays.
     """
     data, folder = clips.data, cache_of(clips.data).folder
-    store, contents = Store(folder / "clips"), Contents(folder)
-    rows = wanted(clips)
-    chunks = [rows[start : start + PIECE] for start in range(0, len(rows), PIECE)]
-    done, new, broken = 0, 0, 0
-    keys: set[str] = set()
-    later: list[list[Wanted]] = []
+    store, contents, rows = Store(folder / "clips"), Contents(folder), wanted(clips)
     try:
-        for wait in (False, True):  # first what no other process works on, then what is left of the others' work
-            for chunk in chunks if not wait else later:
-                found, gone = _keys(data, encoders, contents, chunk)
-                missing = {key: one for key, one in found.items() if key not in store.entries}
-                if missing:
-                    name = _name(list(found))
-                    with store.claimed(name, wait=wait) as mine:
-                        if not mine:
-                            later.append(chunk)
-                            continue
-                        store.refresh()
-                        missing = {key: one for key, one in missing.items() if key not in store.entries}
-                        new += _encode_clips(data, encoders, store, missing)
-                broken += gone + sum("wrong" in store.entries[key].info for key in found)
-                keys |= found.keys()
-                done += len(chunk)
-                tell(done, len(rows))
-    finally:
-        contents.save()
+        keys, new, broken = _fill_clips(data, encoders, store, contents, rows, tell)
+    except BaseException:
+        with contextlib.suppress(InputError):  # what went wrong first is told
+            contents.save()
+        raise
+    contents.save()
     captions = sorted({"", *(caption for one in rows for caption in one.row.captions)}) if cache_of(data).text else []
     told = _encode_captions(data, encoders, Store(folder / "text"), captions)
     return Filled(len(rows), len(captions), new, told, broken, store.stale(keys, delete=prune), prune)
+
+
+def _fill_clips(
+    data: Data,
+    encoders: Encoders,
+    store: Store,
+    contents: Contents,
+    rows: list[Wanted],
+    tell: Callable[[int, int], None],
+) -> tuple[set[str], int, int]:
+    """The keys of all clips, how many were encoded, how many are broken."""
+    keys: set[str] = set()
+    done, new, broken = 0, 0, 0
+    chunks = [rows[start : start + PIECE] for start in range(0, len(rows), PIECE)]
+    for wait in (False, True):  # first what no other process works on, then what may be left of the others' work
+        left = []
+        for chunk in chunks:
+            found, gone = _keys(data, encoders, contents, chunk)
+            encoded = _fill_chunk(data, encoders, store, found, wait)
+            if encoded is None:
+                left.append(chunk)
+                continue
+            keys |= found.keys()
+            done, new = done + len(chunk), new + encoded
+            broken += gone + sum("wrong" in store.entries[key].info for key in found)
+            tell(done, len(rows))
+        chunks = left
+    return keys, new, broken
+
+
+def _fill_chunk(data: Data, encoders: Encoders, store: Store, found: dict[str, Wanted], wait: bool) -> int | None:
+    """Encode what is missing of a chunk; how many that were, None where another process works on it."""
+    if found.keys() <= store.entries.keys():
+        return 0
+    with store.claimed(_name(list(found)), wait=wait) as mine:
+        if not mine:
+            return None
+        store.refresh()
+        return _encode_clips(data, encoders, store, {k: one for k, one in found.items() if k not in store.entries})
 
 
 def _keys(data: Data, encoders: Encoders, contents: Contents, chunk: Sequence[Wanted]) -> tuple[dict[str, Wanted], int]:

@@ -143,3 +143,11 @@ class Data(Strict):
     def surveyed(self) -> bool:
         """Whether each clip's length and size must be known before the first is drawn."""
         return len(self.frames) > 1 or len(self.size) > 1 or self.window == "all"
+
+
+class Whole(Strict):
+    """What `videogen data` needs of a configuration. `model` has the VAE and the text encoder that a cache is filled with."""
+
+    data: Data
+    model: str | None = None
+    seed: int = 0

@@ -109,7 +109,7 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes | None] | Reje
                 yield info, file.read() if file else None
                 count += 1
             # the library takes a header that is cut or garbled for the end, which is a block of zeros
-            end = tar.offset  # type: ignore[attr-defined]
+            end = tar.offset
         with path.open("rb") as plain:
             plain.seek(end)
             if plain.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):

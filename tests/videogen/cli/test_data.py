@@ -1,0 +1,103 @@
+"""`videogen data check|cache` from a configuration to a report and a cache; every mistake is one line."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from tests import folders
+from tests.videogen.cli.calls import Run, contents, error_line
+from tests.videogen.data.films import film, picture
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four films, one of them broken, and a still."""
+    folder = tmp_path_factory.mktemp("corpus") / "films"
+    for i in range(3):
+        film(folder / f"{i}.mp4", 30)
+        (folder / f"{i}.txt").write_text("a film 🎬" if i else "a film that goes right")
+    (folder / "broken.mp4").write_bytes(b"")
+    (folder / "broken.txt").write_text("nothing")
+    picture(folder / "still.png")
+    (folder / "still.txt").write_text("a still")
+    return folder
+
+
+def config(folder: Path, films: Path, **values: Any) -> Path:
+    """A training's configuration with its data under `settings`."""
+    section = {
+        "sources": [{"layout": "pairs", "folder": str(films)}],
+        "frames": 4,
+        "stride": 2,
+        "size": "32x32",
+        "store": str(folder / "store"),
+    }
+    path = folder / "config.yaml"
+    path.write_text(
+        yaml.safe_dump({"recipe": "motion", "seed": 3, "settings": {"model": "none", "data": section | values}})
+    )
+    return path
+
+
+def test_check_writes_a_report_of_everything(run: Run, films: Path, tmp_path: Path) -> None:
+    done = run("data", "check", config(tmp_path, films, broken=0.5), "-o", tmp_path / "report", "--quiet")
+    assert (done.code, done.err) == (0, "")
+    (found,) = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert (found["rows"], found["usable"], found["windows"], found["sided"]) == (5, 3, 3 * 24, 1)
+    assert found["shapes"] == {"4 x 32 x 32": 3}
+    assert found["spread"]["seconds"]["median"] == 2.5
+    assert (found["spread"]["width"]["least"], found["spread"]["height"]["least"]) == (64, 48)
+    with (tmp_path / "report" / "rejected.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["key"]: row["reason"] for row in csv.DictReader(file)}
+    assert rows == {"broken.mp4": "the file is empty", "still.png": "it has 1 frame, 4 are needed for a window of 4"}
+    with Image.open(tmp_path / "report" / "samples.png") as sheet:
+        assert sheet.height > 3 * 128
+    assert "3 of 5 rows can be used" in done.out
+
+
+def test_check_ends_with_an_error_above_the_limit_and_its_report_is_there(
+    run: Run, films: Path, tmp_path: Path
+) -> None:
+    done = run("data", "check", config(tmp_path, films), "-o", tmp_path / "report", "--quiet", "--quick")
+    assert done.code == 2
+    assert done.err.startswith("error: 2 of 5 rows of pairs ")
+    assert (tmp_path / "report" / "rejected.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("settings.data.framez=3", "did you mean"),
+        ("settings.data.sources=[{layout: pairs, folder: nowhere}]", "nowhere does not exist"),
+        ("settings.data.sources=[{layout: webvid, csv: nowhere.csv, videos: .}]", "nowhere.csv does not exist"),
+        ("settings={}", "no section data"),
+    ],
+)
+def test_a_wrong_configuration_is_one_line(run: Run, films: Path, tmp_path: Path, override: str, message: str) -> None:
+    path = config(tmp_path, films)
+    before = contents(tmp_path)
+    assert message in error_line(run("data", "check", path, override, "-o", tmp_path / "report", "--quiet"))
+    assert contents(tmp_path) == before
+
+
+def test_cache_fills_and_then_finds_nothing_to_do(run: Run, films: Path, tmp_path: Path) -> None:
+    folders.stable_diffusion(tmp_path / "model")
+    path = config(tmp_path, films, cache={"folder": str(tmp_path / "cache")}, broken=0.5)
+    words = ("data", "cache", path, f"settings.model={tmp_path / 'model'}", "--quiet")
+    first, second = run(*words), run(*words)
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    assert "5 clips, 5 encoded now; 5 captions, 5 encoded now" in first.out  # with the empty caption
+    assert "2 clips are broken" in first.out
+    assert "5 clips, 0 encoded now; 5 captions, 0 encoded now" in second.out
+
+
+def test_cache_needs_a_folder_and_a_model(run: Run, films: Path, tmp_path: Path) -> None:
+    path = config(tmp_path, films)
+    assert "names no cache" in error_line(run("data", "cache", path, "--quiet"))
+    path = config(tmp_path, films, cache={"folder": str(tmp_path / "cache")})
+    assert "none does not exist" in error_line(run("data", "cache", path, "--quiet"))

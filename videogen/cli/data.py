@@ -1,0 +1,119 @@
+"""`videogen data check|cache CONFIG`: look at what a training will be fed with, and encode it once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from videogen.errors import InputError
+
+if TYPE_CHECKING:
+    from videogen.data.settings import Data
+
+
+class Action(str, Enum):
+    """What is done."""
+
+    check = "check"
+    cache = "cache"
+
+
+def data(
+    action: Annotated[Action, typer.Argument(help="check: read every clip and report. cache: encode every clip.")],
+    config: Annotated[str, typer.Argument(help="A training's YAML file, or one with `data` (and `model`) alone.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="a.b=value, in place of what the file says.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="check: the folder of the report.")] = Path("out/data"),
+    quick: Annotated[bool, typer.Option("--quick", help="check: decode only the first frame of each clip.")] = False,
+    device: Annotated[str, typer.Option(help="cache: cpu, cuda, mps, ...")] = "cpu",
+    prune: Annotated[
+        bool, typer.Option("--prune", help="cache: delete what this configuration does not need.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Look at the data of a training before it begins, or encode them once for all epochs."""
+    from videogen.cli.folders import config_file
+    from videogen.training.config import load
+
+    section, model, seed = settings(load(config_file(config), overrides or ()))
+    if action is Action.check:
+        _check(section, seed, out, quick, quiet)
+    else:
+        _cache(section, seed, model, device, prune, quiet)
+
+
+def settings(values: dict[str, Any]) -> tuple[Data, str | None, int]:
+    """The data, the model's name and the seed of a configuration; in a training's they stand under `settings`.
+
+    Raises InputError for a wrong key or value, and where there is no section `data`.
+    """
+    from videogen.data.settings import Whole
+    from videogen.training.config import validate
+
+    inner = values.get("settings")
+    if "data" not in values and isinstance(inner, dict) and "data" in inner:
+        values = {"data": inner["data"], "seed": values.get("seed", 0)} | {
+            k: inner[k] for k in ("model",) if k in inner
+        }
+    if "data" not in values:
+        raise InputError("configuration: it has no section data, which names the sources of clips")
+    whole = validate(Whole, values)
+    return whole.data, whole.model, whole.seed
+
+
+def _check(section: Data, seed: int, out: Path, quick: bool, quiet: bool) -> None:
+    from videogen.data import check
+
+    with _bar(quiet) as tell:
+        found = check.check(section, seed, out, quick=quick, tell=lambda done: tell(done, None))
+    for one in found:
+        typer.echo("\n".join(check.lines(one)))
+    typer.echo(f"report: {out / check.REPORT}, {out / check.REJECTED}, {out / check.SAMPLES}")
+    worst = max(found, key=lambda one: one.broken)
+    if worst.broken > section.broken:
+        raise InputError(
+            f"{len(worst.rejected)} of {worst.rows} rows of {worst.source} cannot be used, more than the share broken: {section.broken}; "
+            f"{out / check.REJECTED} lists them"
+        )
+
+
+def _cache(section: Data, seed: int, model: str | None, device: str, prune: bool, quiet: bool) -> None:
+    from videogen.data.cache import cache_of, fill
+    from videogen.data.clips import Clips
+    from videogen.data.encoders import ModelEncoders
+
+    folder = cache_of(section).folder
+    if model is None:
+        raise InputError(
+            "the configuration names no model whose VAE and text encoder are to be used; give model: FOLDER"
+        )
+    clips = Clips(section, seed)
+    encoders = ModelEncoders(model, device)
+    with _bar(quiet) as tell:
+        done = fill(clips, encoders, tell, prune=prune)
+    typer.echo(
+        f"{folder}: {done.clips} clips, {done.new_clips} encoded now; {done.captions} captions, {done.new_captions} encoded now"
+    )
+    if done.broken:
+        typer.echo(f"  {done.broken} clips are broken; videogen data check lists them")
+    if done.stale:
+        what = "were deleted" if done.pruned else "lie there; --prune deletes them"
+        typer.echo(f"  {done.stale} files that this configuration does not need {what}")
+
+
+@contextlib.contextmanager
+def _bar(quiet: bool) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on stderr; what is yielded is told how many clips are done, and of how many where that is known."""
+    from tqdm.auto import tqdm
+
+    with tqdm(unit=" clips", disable=quiet) as drawn:
+
+        def tell(done: int, total: int | None) -> None:
+            drawn.total = total or drawn.total
+            drawn.update(done - drawn.n)
+
+        yield tell
