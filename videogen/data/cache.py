@@ -29,7 +29,7 @@ from videogen.data.plan import Plan, Shape
 from videogen.data.rows import Place, Row, content, identity, stamp
 from videogen.data.settings import Cache, Data
 from videogen.data.store import Store, halved
-from videogen.data.windows import possible
+from videogen.data.windows import check_frames, possible
 from videogen.errors import InputError
 from videogen.files import replacing
 
@@ -256,6 +256,7 @@ def _variants(frames: Tensor, mirrored: bool) -> Iterator[tuple[str, Tensor]]:
 def every_frame(data: Data, one: Wanted) -> tuple[Tensor, dict]:
     """Every frame that a window may ask for, `f 3 h w` uint8, and their numbers with the clip's extent."""
     with opened(one.row.place, data.reader) as source:
+        check_frames(data, source.extent, one.shape.frames)
         numbers = possible(data, source.extent, one.shape.frames)
         pixels = source.frames(numbers, Fit(one.shape.width, one.shape.height))
         extent = source.extent

@@ -28,7 +28,7 @@ from videogen.data.plan import Item, Plan, planned
 from videogen.data.rows import Rejected, Row
 from videogen.data.settings import Data
 from videogen.data.tally import Tally
-from videogen.data.windows import Extent, frames_for, starts, window
+from videogen.data.windows import Extent, check_frames, starts, window
 from videogen.errors import InputError
 
 
@@ -47,8 +47,7 @@ class Drawn:
     def numbers(self, data: Data, extent: Extent) -> list[int]:
         """The frames. Raises InputError where the clip is too short for its shape."""
         count = self.item.shape.frames
-        if frames_for(data, extent) != count:
-            raise InputError(f"it has changed since it was put among clips of {count} frames")
+        check_frames(data, extent, count)
         which = self.item.window
         if which < 0:
             which = int(self.place * len(starts(data, extent, count)))

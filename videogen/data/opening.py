@@ -48,16 +48,21 @@ class Opened(Protocol):
 
 @contextlib.contextmanager
 def opened(place: Place, reader: Reader = "pyav") -> Iterator[Opened]:
-    """The clip at a place. Raises InputError, without the place's name, for what is not there, empty or no clip."""
+    """The clip at a place. Raises InputError, without the place's name, for what is not there, empty or no clip; and while it is read."""
     with contextlib.ExitStack() as stack:
         try:
             clip = _opened(place, reader, stack)
+            stack.callback(clip.close)
+            yield clip
         except FileNotFoundError as problem:
             raise InputError("there is no file") from problem
-        except OSError as problem:
-            raise InputError(reason(problem)) from problem
-        stack.callback(clip.close)
-        yield clip
+        except (
+            OSError,
+            EOFError,
+            OverflowError,
+            MemoryError,
+        ) as problem:  # a disk that fails, sizes that no machine has
+            raise InputError(f"broken: {reason(problem)}") from problem
 
 
 def _opened(place: Place, reader: Reader, stack: contextlib.ExitStack) -> Opened:

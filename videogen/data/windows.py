@@ -40,6 +40,12 @@ def frames_for(data: Data, extent: Extent) -> int:
     )
 
 
+def check_frames(data: Data, extent: Extent, count: int) -> None:
+    """Raise InputError where a clip is not of those that windows of `count` frames are drawn from, too short for one."""
+    if frames_for(data, extent) != count:
+        raise InputError(f"it has changed since it was put among clips of {count} frames")
+
+
 def span(data: Data, extent: Extent, count: int) -> list[int]:
     """The frame numbers of a window that begins at frame 0."""
     if data.window == "uniform":

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from tests.videogen.data.films import COUNT, film, flat, numbers, shard, sound_only, turned
+from tests.videogen.data.films import COUNT, film, flat, numbers, picture, shard, sound_only, turned
 from videogen.data import decoding
 from videogen.data.decoding import Video
 from videogen.data.fitting import Fit
@@ -127,8 +128,6 @@ def test_decord_gives_the_same_frames(clip: Path) -> None:
 
 
 def test_a_picture_is_a_clip_of_one_frame_and_a_folder_of_pictures_one_of_several(tmp_path: Path) -> None:
-    from tests.videogen.data.films import picture
-
     paths = [str(picture(tmp_path / f"{i}.png", i)) for i in range(12)]
     with opened(File(paths[3])) as one, opened(Series(tuple(paths), "8")) as several:
         assert (one.extent.count, several.extent.count, several.extent.rate) == (1, 12, 8)
@@ -137,8 +136,6 @@ def test_a_picture_is_a_clip_of_one_frame_and_a_folder_of_pictures_one_of_severa
 
 
 def test_moving_pictures_are_shown_as_long_as_they_say(tmp_path: Path) -> None:
-    from PIL import Image
-
     pictures = [Image.fromarray(flat(i)) for i in range(3)]
     pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=[100, 100, 400])
     with opened(File(str(tmp_path / "a.gif"))) as clip:
@@ -202,3 +199,29 @@ def test_rows_come_back_as_they_were_put_in() -> None:
     assert list(kept) == rows
     assert kept[-1] == rows[2]
     assert kept[1:] == rows[1:]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi", ".gif", ".png"])
+def test_garbled_files_are_read_or_told_and_nothing_else(tmp_path: Path, suffix: str) -> None:
+    """Whatever bytes change, a clip is read, or an InputError of one line says why not."""
+    if suffix == ".gif":
+        pictures = [Image.fromarray(flat(i)) for i in range(3)]
+        pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:])
+    path = picture(tmp_path / "a.png") if suffix == ".png" else tmp_path / f"a{suffix}"
+    if suffix in (".mp4", ".mkv", ".avi"):
+        film(path, 12, size=(32, 32))
+    whole, draw = path.read_bytes(), random.Random(0)
+    told: list[str] = []
+    for _ in range(40):
+        data = bytearray(whole)
+        for _ in range(draw.choice([1, 8, 200])):
+            data[draw.randrange(len(data) if draw.random() < 0.5 else min(len(data), 1000))] = draw.randrange(256)
+        path.write_bytes(data[: draw.choice([len(data), draw.randrange(1, len(data))])])
+        try:
+            with opened(File(str(path))) as clip:
+                clip.whole(thorough=True)
+                clip.frames([0, clip.extent.count - 1], Fit(16, 16))
+        except InputError as problem:
+            told.append(str(problem))
+    assert told
+    assert all(line and "\n" not in line for line in told)
