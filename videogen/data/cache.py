@@ -232,7 +232,7 @@ def _encode_clips(data: Data, encoders: Encoders, store: Store, missing: dict[st
             return str(problem)
 
     entries: dict[str, tuple[dict[str, Tensor], dict]] = {}
-    for key, read_one in zip(missing, ordered(read, list(missing.values()), data.workers, ahead=1)):
+    for key, read_one in zip(missing, ordered(read, list(missing.values()), data.workers, data.workers)):
         if isinstance(read_one, str):
             entries[key] = {}, {"wrong": read_one, "row": missing[key].row.key}
             continue

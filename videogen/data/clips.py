@@ -177,7 +177,7 @@ class Clips:
             except InputError as problem:
                 return one, Rejected(one.row.key, str(problem))
 
-        found = ordered(attempted, self._drawn(start, share), self.data.workers, ahead=max(4, len(share)))
+        found = ordered(attempted, self._drawn(start, share), self.data.workers, len(share) + self.data.workers)
         for number in itertools.count(start):
             pairs = list(itertools.islice(found, len(share)))
             step = Step(number, tuple(one for one, _ in pairs), tuple(read for _, read in pairs))

@@ -23,6 +23,8 @@ from videogen.movie import SCALING
 
 FASTEST = 240  # frames a second; a header that tells more is not believed
 COVER = 1 << 10  # FFmpeg's flag of a picture that belongs to a song
+MOST = 10_000_000  # frames, more than a hundred hours
+FAR = 10  # seconds, within which a key frame is likely
 FEW = 2  # frames at the cut edges of a stream that cannot be decoded by themselves
 WORTH = 6  # frames that cost about as much to decode as a seek
 LATE = Fraction(1)  # seconds a stream may end before its header says
@@ -44,6 +46,8 @@ class Video:
             if not streams:
                 raise InputError("it has no video in it")
             self.stream: Any = streams[0]
+            if self.stream.codec_context is None:
+                raise InputError("its video is of a kind that cannot be decoded")
             self.stream.codec_context.thread_count = 1  # clips are decoded side by side, which costs less
             self.tick = Fraction(self.stream.time_base)
             first = [packet for packet, _ in zip(self.container.demux(self.stream), range(8)) if packet.size]
@@ -52,6 +56,8 @@ class Video:
             self.begin = (self.stream.start_time if self.timed else None) or 0
             self.bottom = min((t for packet in first for t in (packet.pts, packet.dts) if t is not None), default=0)
             self.extent = self._extent()
+            if not 0 < self.extent.count <= MOST:
+                raise InputError(f"its header says that it has {self.extent.count} frames")
         except av.FFmpegError as problem:
             self.container.close()
             raise InputError(f"broken: {reason(problem)}") from problem
@@ -150,6 +156,8 @@ def _together(video: Video, ticks: Sequence[int], first: int) -> int:
     keys = [entry.timestamp for entry in video.stream.index_entries if entry.is_keyframe]
     worth = int(WORTH / video.extent.rate / video.tick)
     for at in range(first + 1, len(ticks)):
+        if len(keys) < 2 and ticks[at] - ticks[at - 1] > FAR / video.tick:  # no index, as in transport streams
+            return at
         if bisect.bisect_right(keys, ticks[at]) > bisect.bisect_right(keys, ticks[at - 1] + worth):
             return at
     return len(ticks)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -62,16 +63,16 @@ def surveyed(rows: Sequence[Row], store: Path, workers: int) -> Iterator[Facts]:
         _write(store, known | new)
 
 
-def ordered(function: Callable[[T], U], items: Sequence[T] | Iterator[T], workers: int, ahead: int = 4) -> Iterator[U]:
-    """The function of each item, in their order, by threads that work at most `ahead` times their number ahead of who takes them."""
-    from collections import deque
-
+def ordered(
+    function: Callable[[T], U], items: Sequence[T] | Iterator[T], workers: int, depth: int | None = None
+) -> Iterator[U]:
+    """The function of each item, in their order, by threads that are at most `depth` items (four a thread) ahead of who takes them."""
     threads = ThreadPoolExecutor(workers)
-    waiting: deque = deque()
+    waiting: deque[Future[U]] = deque()
     try:
         for item in items:
             waiting.append(threads.submit(function, item))
-            if len(waiting) >= workers * ahead:
+            if len(waiting) >= (depth or 4 * workers):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -123,6 +123,8 @@ class Store:
                 yield False
                 return
             yield True
+            # whoever waits for the lock finds the work done; so does whoever makes the file anew
+            Path(lock.name).unlink(missing_ok=True)
 
 
 def halved(tensor: Tensor, dtype: str) -> Tensor:

@@ -102,8 +102,9 @@ def test_a_part_of_a_shard_reads_like_the_file(tmp_path: Path, clip: Path) -> No
 
 
 @pytest.mark.parametrize(("wanted", "most"), [([0, 12, 24, 36], 20), ([40, 42], 12), ([30], 12)])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_only_what_lies_behind_a_key_frame_is_looked_at(
-    clip: Path, wanted: list[int], most: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, suffix: str, wanted: list[int], most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = 0
     plain = decoding._stretch
@@ -115,7 +116,7 @@ def test_only_what_lies_behind_a_key_frame_is_looked_at(
         return stretch
 
     monkeypatch.setattr(decoding, "_stretch", counted)
-    assert numbers(Video(str(clip)).frames(wanted, None)) == wanted
+    assert numbers(Video(str(film(tmp_path / f"a{suffix}"))).frames(wanted, None)) == wanted
     assert seen <= most
 
 
@@ -125,6 +126,13 @@ def test_decord_gives_the_same_frames(clip: Path) -> None:
         wanted = [0, 7, 21, 47]
         assert one.extent == other.extent
         assert numbers(one.frames(wanted, Fit(32, 32))) == numbers(other.frames(wanted, Fit(32, 32))) == wanted
+
+
+def test_decord_is_kept_from_files_it_would_show_lying(tmp_path: Path) -> None:
+    pytest.importorskip("decord")
+    path = turned(film(tmp_path / "a.mp4", 3))
+    with pytest.raises(InputError, match="rotation flag"), opened(File(str(path)), "decord"):
+        pass
 
 
 def test_a_picture_is_a_clip_of_one_frame_and_a_folder_of_pictures_one_of_several(tmp_path: Path) -> None:
@@ -225,3 +233,9 @@ def test_garbled_files_are_read_or_told_and_nothing_else(tmp_path: Path, suffix:
             told.append(str(problem))
     assert told
     assert all(line and "\n" not in line for line in told)
+
+
+def test_a_stream_without_an_index_is_jumped_through_where_gaps_are_long(tmp_path: Path) -> None:
+    times = [12 * i for i in range(COUNT)]  # a frame a second
+    video = Video(str(film(tmp_path / "a.ts", times=times, gop=4)))
+    assert numbers(video.frames([round(n * video.extent.rate) for n in (0, 15, 31, 47)], None)) == [0, 15, 31, 47]
