@@ -99,6 +99,8 @@ class TextEncoder(nn.Module):
 
         This is the model's own forward from the token vectors on; its `forward` takes ids only.
         """
+        import videogen.foreign
+
         from transformers.masking_utils import create_causal_mask
 
         model = inner(self.model)
