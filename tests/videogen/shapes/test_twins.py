@@ -57,5 +57,5 @@ def test_motions_have_the_numbers_they_need_and_no_others() -> None:
 
 
 def test_a_count_that_is_no_multiple_of_four_is_said() -> None:
-    with pytest.raises(InputError, match="multiple of four"):
+    with pytest.raises(InputError, match="no multiple of 4"):
         twins(6, "shape", generator=torch.Generator())
