@@ -86,7 +86,8 @@ def _detail(request: Request) -> str:
 
 
 def _sdedit(pipe: Pipeline, r: Request, few: Few, progress: bool) -> tuple[Call, bool]:
-    strength = 0.8 if r.strength is None else r.strength
+    strength = r.strength
+    assert strength is not None  # `settled` saw to it
 
     def call(clip: Tensor, first: int) -> Edited:
         return editors.sdedit(

@@ -50,7 +50,7 @@ class Settings(Strict):
 
     model: Path = Path("videogen/shapes/miniature")  # holds vae/, tokenizer/ and text_encoder/
     store: Path = Path("runs/latents")
-    start: Path | None = None  # the folder of a UNet of these sizes to go on from
+    start: Path | None = None  # the folder of a UNet to go on from, whose sizes count instead of these
     channels: tuple[int, ...] = (128, 128, 112)
     depths: tuple[int, ...] = (1, 1, 0)
     groups: int = 16
@@ -94,19 +94,16 @@ class Image:
     def prepare(self, device: torch.device) -> Mapping[str, Sequence[nn.Parameter]]:
         """A fresh UNet, or the one at `start`; all of it trains."""
         s = self.settings
-        levels = len(s.channels)
         config = UNetConfig(
             channels=s.channels,
             depths=s.depths,
-            heads=(s.heads,) * levels,
+            heads=(s.heads,) * len(s.channels),
             context=128,
             layers=1,
             groups=s.groups,
             sample_size=16,
         )
-        self.root = UNet(config).to(device)
-        if s.start:
-            self.root.load_state_dict(load_unet(s.start, torch.float32).state_dict())
+        self.root = (load_unet(s.start, torch.float32) if s.start else UNet(config)).to(device)
         self.root.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.setting = Setting(s.model, device)
         self.data = self.setting.latents(Order(s.stills, twins="shape"), s.store)

@@ -1,10 +1,10 @@
 """Targets without the scatter of places: the mean of a clean clip over all places that its objects could as well have had.
 
 No caption tells where an object is, so at high noise nearly all of a denoiser's squared error is that of the place, and its scatter drowns the
-little that words change. On a plain background, scenes that differ by a shift of whole latent cells are equally likely, and their latents are shifts
-of each other (measured: to 0.01 of an object's latents). So given the noisy clip, the posterior over these shifts is known exactly, and the mean over
-it may stand for the clip itself: E[E[x0 | x_t, shifts of x0] | x_t] = E[x0 | x_t], with less variance (Rao-Blackwell; Xu et al. 2023,
-arXiv 2302.00670, do the same with a batch of other examples, where it is an approximation).
+little that words change. On a plain background, scenes that differ by a shift of whole latent cells are equally likely, and their latents are
+nearly shifts of each other (seen on 16 scenes: to 0.2 % of an object's latents sideways, to 11 % up and down). Taken as shifts, their posterior given
+the noisy clip is known in closed form, and its mean may stand for the clip itself: E[E[x0 | x_t, shifts of x0] | x_t] = E[x0 | x_t], with less
+variance (Rao-Blackwell; Xu et al. 2023, arXiv 2302.00670, do the same with a batch of other examples).
 """
 
 from __future__ import annotations
