@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from motion_modules.animatediff import MotionConfig, Positions, add_motion, motion_parameters, motion_state
 from videogen.conditioning import Dial
+from videogen.errors import InputError
 from videogen.models.folder import load_unet, write_part
 from videogen.shapes.captions import plain
 from videogen.shapes.world import DIRECTIONS, FRAMES, MOTIONS, Scenes
@@ -31,10 +32,23 @@ NOISES = (900, 960, 999)
 
 
 class Every(NamedTuple):
-    """The frames `first`, `first + stride`, ... of a clip."""
+    """So many frames of a clip: `first`, `first + stride`, ..."""
 
     first: int
     stride: int
+    number: int
+
+    @property
+    def frames(self) -> slice:
+        return slice(self.first, self.first + self.stride * (self.number - 1) + 1, self.stride)
+
+
+class Phase(NamedTuple):
+    """Until this share of the budget, steps on `clips` clips of so many frames, whatever their distance."""
+
+    until: float
+    frames: int
+    clips: int
 
 
 class Settings(Strict):
@@ -46,12 +60,7 @@ class Settings(Strict):
     heads: int = 4
     positions: int = 32
     clips: int = 4000
-    phases: tuple[tuple[float, int], ...] = (
-        (0.6, 4),
-        (0.85, 2),
-        (1.0, 1),
-    )  # until this share of the budget, every n-th frame
-    frames_a_batch: int = 64  # so many clips of few frames, so few of many
+    phases: tuple[Phase, ...] = (Phase(0.55, 4, 16), Phase(0.85, 8, 8), Phase(1.0, 16, 8))
     noise_power: float = 0.7  # below 1: more often at high noise, where the direction is decided
     mixed_share: float = Field(
         0.2, ge=0, le=1
@@ -106,21 +115,21 @@ class Motion:
         return groups
 
     def batches(self, draws: Iterator[Draw]) -> Iterator[tuple[Every | None, Batch]]:
-        """Clips with full captions, every n-th of their frames from a random one on; in a joint stage stills (None) now and then.
+        """Clips with full captions, some of their frames at an even distance; in a joint stage as many stills (None) now and then.
 
-        Most clips come in fours that differ in their motion only.
+        Frames that follow each other teach that they agree, distant ones where they go. Most clips come in fours that differ in their motion only.
         """
         s = self.settings
         for draw in draws:
             generator = draw.generator("frames")
-            stride = next((stride for until, stride in s.phases if draw.progress < until), 1)
-            taken = Every(int(torch.randint(stride, (), generator=generator)), stride)
-            every: Every | None = taken
+            phase = next((phase for phase in s.phases if draw.progress < phase.until), s.phases[-1])
+            every: Every | None = drawn(phase.frames, generator)
             mixed = float(torch.rand((), generator=generator)) < s.mixed_share
-            data = (self.mixed if mixed else self.data).every(*taken)
+            data, size = self.mixed if mixed else self.data, phase.clips
             if s.image != "frozen" and float(torch.rand((), generator=generator)) < s.still_share:
-                every, data = None, self.stills
-            size = s.frames_a_batch // data.latents.shape[1]
+                every, data, size = None, self.stills, phase.clips * phase.frames
+            elif every:
+                data = data.frames_of(every.frames)
             yield every, draw_batch(draw, data, size, s, self.setting.device, s.noise_power)
 
     def losses(self, batch: tuple[Every | None, Batch]) -> Iterator[tuple[str, Thunk]]:
@@ -141,8 +150,8 @@ class Motion:
 
         `error_T` at t = T, and `hears_T`: how much larger it gets, as a share, when the captions tell the opposite direction.
         """
-        every = Every(0, 2)
-        scenes, latents = moving(self.held_out.every(*every))
+        every = Every(0, 2, FRAMES // 2)
+        scenes, latents = moving(self.held_out.frames_of(every.frames))
         told, opposite = plain(scenes), plain(turned(scenes))
         figures = {}
         with positions_of(self.root, every):
@@ -183,13 +192,22 @@ def image_parameters(unet: nn.Module, cross: bool) -> dict[str, nn.Parameter]:
     return {name: p for name, p in image.items() if ".attn2." in name} if cross else image
 
 
+def drawn(count: int, generator: torch.Generator) -> Every:
+    """So many frames at an even distance, that distance and the first frame by chance."""
+    if not 1 <= count <= FRAMES:
+        raise InputError(f"settings.phases: a clip has {FRAMES} frames, not {count}; ask for 1 to {FRAMES}")
+    widest = (FRAMES - 1) // max(count - 1, 1)
+    stride = 1 + int(torch.randint(widest, (), generator=generator))
+    return Every(int(torch.randint(FRAMES - stride * (count - 1), (), generator=generator)), stride, count)
+
+
 @contextlib.contextmanager
 def positions_of(unet: nn.Module, every: Every) -> Iterator[None]:
-    """Within, frame i of a call has the position of frame `first + i stride`: what is learnt from some frames holds for whole clips."""
+    """Within, the frames of a call have the positions they have in the whole clip: what is learnt from some frames holds for all."""
     tables = [module for module in unet.modules() if isinstance(module, Positions)]
     whole = [table.pe for table in tables]
     for table in tables:
-        table.pe = table.pe[:, every.first :: every.stride]
+        table.pe = table.pe[:, every.frames]
     try:
         yield
     finally:
@@ -221,7 +239,5 @@ def _load_motion(unet: nn.Module, folder: Path) -> None:
     state: dict[str, Tensor] = load_file(folder / "diffusion_pytorch_model.safetensors")
     wanted = motion_state(unet)
     if state.keys() != wanted.keys():
-        from videogen.errors import InputError
-
         raise InputError(f"{folder} does not hold motion modules of this model's shape")
     unet.load_state_dict({name: value.float() for name, value in state.items()}, strict=False)

@@ -1,12 +1,13 @@
 """The motion recipe trains what it declares and nothing else, and sees every second frame at its true position."""
 
+import itertools
 from pathlib import Path
 
 import pytest
 import torch
 
 from motion_modules.animatediff import MotionConfig, add_motion, motion_state
-from motion_modules.training import Every, Motion, Settings, positions_of, turned
+from motion_modules.training import Every, Motion, Phase, Settings, drawn, positions_of, turned
 from tests import tiny_world
 from videogen.models.unet import UNet, UNetConfig
 from videogen.shapes import sample
@@ -29,8 +30,7 @@ def test_exactly_the_declared_tensors_change(world: Path, tmp_path: Path, image:
         stills=64,
         judged=1,
         made=0,
-        phases=((1.0, 2),),
-        frames_a_batch=32,
+        phases=(Phase(1.0, 8, 4),),
         heads=2,
         image=image,
     )
@@ -65,10 +65,21 @@ def test_some_frames_have_the_positions_of_the_whole_clip() -> None:
     unet = UNet(UNetConfig(channels=(8, 16), depths=(1, 0), heads=(2, 2), context=8, layers=1, groups=4))
     add_motion(unet, MotionConfig(channels=(8, 16), layers=1, heads=2, groups=4))
     tables = {name: value.clone() for name, value in motion_state(unet).items() if name.endswith(".pe")}
-    with positions_of(unet, Every(1, 2)):
+    with positions_of(unet, Every(1, 2, 4)):
         inside = {name: value for name, value in motion_state(unet).items() if name.endswith(".pe")}
-        assert all(torch.equal(inside[name], table[:, 1::2]) for name, table in tables.items())
+        assert all(torch.equal(inside[name], table[:, [1, 3, 5, 7]]) for name, table in tables.items())
     assert all(torch.equal(unet.state_dict()[name], table) for name, table in tables.items())
+
+
+def test_frames_are_drawn_from_all_of_the_clip_at_an_even_distance() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for count in (2, 4, 8, 16):
+        taken = [list(range(16)[drawn(count, generator).frames]) for _ in range(300)]
+        assert all(len(frames) == count for frames in taken)
+        assert set().union(*taken) == set(range(16))
+        assert {b - a for frames in taken for a, b in itertools.pairwise(frames)} == set(
+            range(1, 15 // max(count - 1, 1) + 1)
+        )
 
 
 def test_turned_captions_tell_the_opposite_direction_and_nothing_else() -> None:

@@ -43,9 +43,8 @@ class Latents:
     grounds: Tensor
     together: int = 1
 
-    def every(self, first: int, stride: int) -> Latents:
+    def frames_of(self, frames: slice) -> Latents:
         """Some of the frames of each clip."""
-        frames = slice(first, None, stride)
         return replace(self, latents=self.latents[:, frames], objects=self.objects[:, frames])
 
     def only(self, which: Tensor) -> Latents:
