@@ -153,7 +153,8 @@ def publish(target: Path, results: "Results", records: "Sequence[Record]", journ
     first = [r for r in records if r.split == "test" and r.number < SHOWN]
     there = [r for r in first if journal.shown(r.split, r.number).exists()]
     if there:
-        pictures.sheet(folder / reports.SHEET, [video.read(journal.shown(r.split, r.number)) for r in there], there)
+        shown = [video.read(journal.shown(r.split, r.number)) for r in there]
+        pictures.sheet(folder / reports.SHEET, shown, [pictures.verdict(r) for r in there])
         made.append(reports.SHEET)
     for line in reports.summary(results):
         typer.echo(line)

@@ -72,9 +72,8 @@ def _panel(panel: Any, table: Table, rows: Sequence[Row], sources: Sequence[str]
     panel.spines[["top", "right"]].set_visible(False)
 
 
-def sheet(path: Path, clips: Sequence[Clip], records: Sequence[Record]) -> None:
-    """Write a contact sheet, a row for each clip with its prompt and verdict."""
-    labels = [f"{textwrap.shorten(r.prompt, 100)}: {verdict(r)}" for r in records]
+def sheet(path: Path, clips: Sequence[Clip], labels: Sequence[str]) -> None:
+    """Write a contact sheet, a labelled row for each clip."""
     picture = contact_sheet(clips, labels, columns=8, width=96)
     for colours in _PALETTES:
         packed = io.BytesIO()
@@ -86,6 +85,7 @@ def sheet(path: Path, clips: Sequence[Clip], records: Sequence[Record]) -> None:
 
 
 def verdict(record: Record) -> str:
-    """`right`, or what is wrong."""
+    """The prompt, and `right` or what is wrong."""
     wrong = [name for name, fine in record.agrees.items() if not fine]
-    return f"wrong {', '.join(wrong)}" if wrong else "right"
+    told = f"wrong {', '.join(wrong)}" if wrong else "right"
+    return f"{textwrap.shorten(record.prompt, 100)}: {told}"

@@ -131,9 +131,12 @@ def test_the_plot_is_a_picture_and_without_matplotlib_there_is_none(
 def test_the_sheet_of_noise_is_small_enough(records: dict[str, list[Record]], tmp_path: Path) -> None:
     """Nothing compresses worse than noise: the sheet stays below 450 KiB all the same."""
     clips = [Clip(torch.rand(16, 3, 128, 128), Fraction(8))] * 8
-    pictures.sheet(tmp_path / "sheet.png", clips, records[MODEL] * 2)
+    pictures.sheet(tmp_path / "sheet.png", clips, [pictures.verdict(r) for r in records[MODEL]] * 2)
     assert (tmp_path / "sheet.png").stat().st_size <= 450 * 1024
 
 
 def test_verdicts(records: dict[str, list[Record]]) -> None:
-    assert [pictures.verdict(r) for r in records[MODEL]] == ["right", "right", "wrong colour", "wrong colour"]
+    assert [pictures.verdict(r) for r in records[MODEL]] == [
+        f"{r.prompt}: {told}"
+        for r, told in zip(records[MODEL], ["right", "right", "wrong colour", "wrong colour"], strict=True)
+    ]
