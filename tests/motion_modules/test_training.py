@@ -34,7 +34,7 @@ def test_exactly_the_declared_tensors_change(world: Path, tmp_path: Path, image:
         heads=2,
         image=image,
     )
-    values = {"recipe": "motion", "out": tmp_path / "run", "budget": {"steps": 5}, "settings": settings}
+    values = {"recipe": "shapes_motion", "out": tmp_path / "run", "budget": {"steps": 5}, "settings": settings}
     recipe = Motion(settings)
     recipe.judge = dict  # type: ignore[method-assign]
     loop = Loop(RunConfig[Settings].model_validate(values), recipe)

@@ -33,7 +33,7 @@ def _text_image() -> Offer:
     return Offer(Settings, TextImage)
 
 
-def _image() -> Offer:
+def _shapes_image() -> Offer:
     from videogen.training.image import Image, Settings
 
     return Offer(Settings, Image)
@@ -41,7 +41,7 @@ def _image() -> Offer:
 
 def recipes() -> Mapping[str, Callable[[], Offer]]:
     """Every recipe by name: the core's, and those that packages above it announce (entry points `videogen.recipes`)."""
-    known: dict[str, Callable[[], Offer]] = {"autoencoder": _autoencoder, "text_image": _text_image, "image": _image}
+    known = {"autoencoder": _autoencoder, "text_image": _text_image, "shapes_image": _shapes_image}
     return known | {entry.name: _announced(entry) for entry in entry_points(group="videogen.recipes")}
 
 

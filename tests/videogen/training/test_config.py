@@ -9,7 +9,7 @@ from videogen.errors import InputError
 from videogen.training import recipes
 from videogen.training.config import RunConfig, load, validate
 
-OFFERS = {**recipes(), "motion": offer}
+OFFERS = {**recipes(), "shapes_motion": offer}
 CONFIGS = sorted((Path(__file__).parents[3] / "configs" / "miniature").glob("*.yaml"))
 
 
