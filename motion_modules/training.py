@@ -1,8 +1,8 @@
 """The recipe of motion modules (Guo et al. 2023, section 4.2): temporal layers on a frozen image UNet, from clips.
 
 What differs from the authors' training: v-prediction, Muon, clips of few frames first, more steps and more weight at high noise: with the mean over
-places as the target, motion words make their largest difference at t of 700 to 900, and how they are told apart counts most at first. With `image` other than frozen it is
-a joint stage: image layers train along at a fraction of the rate, on stills too with the modules off, and ship as the image UNet.
+places as the target, motion words make their largest difference at t of 700 to 900, and how they are told apart counts most at first. With `image`
+other than frozen it is a joint stage: image layers train along at a fraction of the rate, on stills too with the modules off, and ship as the image UNet.
 """
 
 from __future__ import annotations
@@ -132,7 +132,8 @@ class Motion:
                 every, data, size = None, self.stills, phase.clips * phase.frames
             elif every:
                 data = data.frames_of(every.frames)
-            yield every, draw_batch(draw, data, size, s, self.setting.device, s.noise_power)
+            batch = draw_batch(draw, data, size, s, self.setting.device, s.noise_power)
+            yield every, batch if every else batch._replace(even=1.0)
 
     def losses(self, batch: tuple[Every | None, Batch]) -> Iterator[tuple[str, Thunk]]:
         """The weighted mean square of v's error: of clips, or of stills with the modules off."""

@@ -59,6 +59,7 @@ class Settings(Strict):
     batch_size: int = 32
     object_weight: float = 1.0  # an object's cell counts this much more than another at first
     apart: float = 2.0  # what tells scenes of four apart counts this much more than the rest at first
+    uneven: float = 0.0  # 1: at first v's error counts as it is, most where it is largest, at high noise
     fade: tuple[float, float] = (0.5, 0.8)  # shares of the budget between which both come to count like the rest
     drop: float = 0.1  # share of captions left empty, for guidance
     judged: int = 128
@@ -68,7 +69,8 @@ class Settings(Strict):
 class Batch(NamedTuple):
     """Latents `b f c h w`, how much each cell weighs `b f 1 h w`, captions, times `b`, noise like the latents.
 
-    So many in a row as `together` says differ in one word only; the share of the error that differs among them counts `apart` times more. With
+    So many in a row as `together` says differ in one word only; the share of the error that differs among them counts `apart` times more. `even` says
+    how far the noise levels are made to count alike, from 0 (v's error as it is) to 1. With
     `grounds` `b c h w`, the target is the mean over all places (`free` `b 2 2`, see `places`), else the one clip.
     """
 
@@ -79,6 +81,7 @@ class Batch(NamedTuple):
     noise: Tensor
     together: int = 1
     apart: float = 0.0
+    even: float = 1.0
     grounds: Tensor | None = None
     free: Tensor | None = None
 
@@ -175,12 +178,13 @@ class Setting:
         }
 
     def error(self, net: nn.Module, batch: Batch, dials: Mapping[str, Dial] | None = None) -> Tensor:
-        """The mean over cells of weight * (v - v_true)^2, divided by the mean weight; every noise level counts about the same (`evened`).
+        """The mean over cells of weight * (v - v_true)^2, divided by the mean weight; noise levels weighted by `evened` as far as `batch.even` says.
 
         Of scenes that belong together, `batch.apart` times the squared distance of each error from their mean error is added.
         """
         pred, v = self._asked(net, batch, dials)
-        error = (pred - v) * rearrange(evened(self.path.alpha(batch.times)).sqrt(), "b -> b 1 1 1 1").to(v)
+        levels = 1 + batch.even * (evened(self.path.alpha(batch.times)) - 1)
+        error = (pred - v) * rearrange(levels.sqrt(), "b -> b 1 1 1 1").to(v)
         squares = error.square()
         if batch.apart:
             fours = error.unflatten(0, (-1, batch.together))
@@ -226,7 +230,7 @@ def draw_batch(draw: Draw, data: Latents, size: int, settings: Any, device: torc
 
     Scenes that belong together (twins) come together and share time, noise, phrasing, and whether their captions are dropped.
 
-    settings  has `object_weight`, `apart`, `fade` and `drop`
+    settings  has `object_weight`, `apart`, `uneven`, `fade` and `drop`
     """
     s, generator, alike = settings, draw.generator("batch"), data.together
     count = size // alike
@@ -253,6 +257,7 @@ def draw_batch(draw: Draw, data: Latents, size: int, settings: Any, device: torc
         noise[share].to(device),
         alike,
         left * s.apart if alike > 1 and len(mine) % alike == 0 else 0.0,
+        1 - left * s.uneven,
         data.grounds[mine].float().to(device),
         places.ranges(data.scenes[mine]),
     )
