@@ -2,7 +2,8 @@
 
 What differs from the authors' training: v-prediction, Muon, clips of few frames first, more steps and more weight at high noise: with the mean over
 places as the target, motion words make their largest difference at t of 700 to 900, and how they are told apart counts most at first. With `image`
-other than frozen it is a joint stage: image layers train along at a fraction of the rate, on stills too with the modules off, and ship as the image UNet.
+other than frozen it is a joint stage: image layers train along at a fraction of the rate, on stills too with the modules off, and ship as the image
+UNet.
 """
 
 from __future__ import annotations
