@@ -52,6 +52,7 @@ ROOMS = {
     "video": WORDS | {"files", "clip", "sound", "pictures", "movie", "recipe"},
     "shapes": WORDS | {"files", "clip", "shapes"},
     "data": WORDS | {"files", "clip", "movie", "models", "data"},  # models: what a cache is filled with
+    "corpus": WORDS | {"files", "clip", "movie", "data", "shapes", "corpus"},
 }
 # libraries that trip over a broken torchvision; `import videogen.foreign` comes before them
 TRIPPING = {"diffusers", "transformers", "peft"}

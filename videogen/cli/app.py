@@ -63,6 +63,12 @@ def _data() -> Command:
     return data
 
 
+def _shapes() -> Command:
+    from videogen.cli.shapes import shapes
+
+    return shapes
+
+
 def _inspect() -> Command:
     from videogen.cli.inspect import inspect
 
@@ -76,6 +82,7 @@ COMMANDS: dict[str, Callable[[], Command]] = {
     "reproduce": _reproduce,
     "train": _train,
     "data": _data,
+    "shapes": _shapes,
     "inspect": _inspect,
     "evaluate": _evaluate,
     "doctor": _doctor,

@@ -68,7 +68,7 @@ def settings(values: dict[str, Any]) -> tuple[Data, str | None, int]:
 def _check(section: Data, seed: int, out: Path, quick: bool, quiet: bool) -> None:
     from videogen.data import check
 
-    with _bar(quiet) as tell:
+    with bar(quiet) as tell:
         found = check.check(section, seed, out, quick=quick, tell=lambda done: tell(done, None))
     for one in found:
         typer.echo("\n".join(check.lines(one)))
@@ -93,7 +93,7 @@ def _cache(section: Data, seed: int, model: str | None, device: str, prune: bool
         )
     clips = Clips(section, seed)
     encoders = ModelEncoders(model, device)
-    with _bar(quiet) as tell:
+    with bar(quiet) as tell:
         done = fill(clips, encoders, tell, prune=prune)
     typer.echo(
         f"{folder}: {done.clips} clips, {done.new_clips} encoded now; {done.captions} captions, {done.new_captions} encoded now"
@@ -106,7 +106,7 @@ def _cache(section: Data, seed: int, model: str | None, device: str, prune: bool
 
 
 @contextlib.contextmanager
-def _bar(quiet: bool) -> Iterator[Callable[[int, int | None], None]]:
+def bar(quiet: bool) -> Iterator[Callable[[int, int | None], None]]:
     """A bar on stderr; what is yielded is told how many clips are done, and of how many where that is known."""
     from tqdm.auto import tqdm
 

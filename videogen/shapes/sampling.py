@@ -32,7 +32,7 @@ def sample(
     plain: bool | None = None,  # True: only plain backgrounds, False: only textured ones
     styles: Sequence[str] | None = None,  # None: flat in half of the clips
     motions: Sequence[str] | None = None,
-    camera: bool = False,  # True: the camera moves in every clip
+    cameras: Sequence[str] | None = None,  # None: the camera stands still
 ) -> Scenes:
     """Draw `count` clips. Colour, shape and motion of its objects decide on a clip's split: `world.held_out`.
 
@@ -41,7 +41,7 @@ def sample(
     Raises:
         InputError: for a name that the world does not have, or where no clip can be as asked.
     """
-    _check(count, split, objects, styles, motions)
+    _check(count, split, objects, styles, motions, cameras)
     styles = list(styles or ("flat", "flat", "outlined", "shaded"))
     fields = _attributes(count, split, list(motions or world.MOTIONS), generator)
     grounds = [name for name in world.BACKGROUNDS if plain is None or (name in world.PLAIN_BACKGROUNDS) == plain]
@@ -51,7 +51,7 @@ def sample(
         "background": _pick(grounds, tuple(world.BACKGROUNDS), (count,), generator),
         "style": _pick(styles, world.STYLES, (count,), generator),
         "relation": torch.randint(len(world.RELATIONS), (count,), generator=generator),
-        "camera": _pick(world.CAMERAS[1:] if camera else world.CAMERAS[:1], world.CAMERAS, (count,), generator),
+        "camera": _pick(cameras or ("none",), world.CAMERAS, (count,), generator),
     }
     fields |= _paint(fields, generator)
     starts = range(0, count, _GROUP)
@@ -60,7 +60,12 @@ def sample(
 
 
 def _check(
-    count: int, split: str, objects: int | None, styles: Sequence[str] | None, motions: Sequence[str] | None
+    count: int,
+    split: str,
+    objects: int | None,
+    styles: Sequence[str] | None,
+    motions: Sequence[str] | None,
+    cameras: Sequence[str] | None,
 ) -> None:
     if split not in world.SPLITS:
         raise InputError(f"there is no split {split!r}; take one of {', '.join(world.SPLITS)}")
@@ -68,7 +73,7 @@ def _check(
         raise InputError(f"cannot draw {count} clips; ask for one or more")
     if objects not in (None, 1, 2):
         raise InputError(f"a clip has 1 or 2 objects, not {objects}")
-    for names, known in ((styles, world.STYLES), (motions, world.MOTIONS)):
+    for names, known in ((styles, world.STYLES), (motions, world.MOTIONS), (cameras, world.CAMERAS)):
         for name in names or ():
             if name not in known:
                 raise InputError(f"the shapes world does not know {name!r}; it knows {', '.join(known)}")

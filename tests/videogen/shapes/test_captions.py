@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from videogen.errors import InputError
-from videogen.shapes import parse, sample
+from videogen.shapes import parse, sample, world
 from videogen.shapes.captions import captions, image_captions, plain, vocabulary
 from videogen.shapes.wanted import Wanted, WantedObject, truths
 
@@ -23,10 +23,10 @@ def agree(wanted: Wanted, truth: Wanted) -> bool:
     return all(asked is None or asked == true for asked, true in pairs)
 
 
-@pytest.mark.parametrize("camera", [False, True])
+@pytest.mark.parametrize("cameras", [None, world.CAMERAS[1:]])
 @pytest.mark.parametrize("write", [captions, image_captions])
-def test_every_caption_is_read_back_as_true_of_its_scene(camera, write):
-    scenes = draw(1500, camera=camera)
+def test_every_caption_is_read_back_as_true_of_its_scene(cameras, write):
+    scenes = draw(1500, cameras=cameras)
     for text, truth in zip(write(scenes, torch.Generator().manual_seed(1)), truths(scenes), strict=True):
         assert agree(parse(text), truth), text
 
@@ -58,8 +58,8 @@ def test_phrasings_run_from_one_word_to_sentences():
 
 def test_the_vocabulary_is_exactly_the_words_of_the_captions():
     seen = set()
-    for camera in (False, True):
-        scenes = draw(4000, camera=camera)
+    for cameras in (None, world.CAMERAS[1:]):
+        scenes = draw(4000, cameras=cameras)
         for text in captions(scenes, torch.Generator().manual_seed(2)) + plain(scenes):
             seen |= set(text.replace(",", " ,").split())
     assert seen == set(vocabulary())

@@ -15,7 +15,7 @@ def draw(count, seed=0, **kind):
 
 
 def test_single_frames_equal_the_clips_frames():
-    scenes = draw(12, camera=True)
+    scenes = draw(12, cameras=world.CAMERAS[1:])
     clips = render(scenes).frames
     assert clips.shape == (12, 16, 3, 128, 128)
     assert torch.equal(render(scenes, only=[0, 7, 15]).frames, clips[:, [0, 7, 15]])
@@ -80,7 +80,7 @@ def test_styles_differ_inside_the_same_outline_only():
 
 
 def test_a_camera_that_pans_right_moves_everything_left():
-    scenes = draw(30, camera=True, motions=["standing still"])
+    scenes = draw(30, cameras=world.CAMERAS[1:], motions=["standing still"])
     scenes = scenes[scenes.camera == world.CAMERAS.index("pans right")]
     start, end = poses(scenes, torch.tensor([0.0, 1.0])).centre.unbind(1)
     assert torch.allclose(end - start, -scenes.pan[:, None].expand(-1, 2, -1), atol=1e-4)

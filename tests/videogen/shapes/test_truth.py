@@ -45,7 +45,7 @@ def test_the_first_object_hides_the_second():
 
 
 def test_flow_carries_a_frame_onto_the_next():
-    scenes = draw(40, camera=True)
+    scenes = draw(40, cameras=world.CAMERAS[1:])
     scenes = world.concatenate([scenes, draw(40, seed=1)])
     at = 6
     rendered = render(scenes, only=[at, at + 1])

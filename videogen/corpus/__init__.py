@@ -1,0 +1,1 @@
+"""The shapes world as a corpus of files, which a training reads like any other."""
