@@ -133,8 +133,7 @@ class Motion:
                 every, data, size = None, self.stills, phase.clips * phase.frames
             elif every:
                 data = data.frames_of(every.frames)
-            batch = draw_batch(draw, data, size, s, self.setting.device, s.noise_power)
-            yield every, batch if every else batch._replace(even=1.0)
+            yield every, draw_batch(draw, data, size, s, self.setting.device, s.noise_power)
 
     def losses(self, batch: tuple[Every | None, Batch]) -> Iterator[tuple[str, Thunk]]:
         """The weighted mean square of v's error: of clips, or of stills with the modules off."""
