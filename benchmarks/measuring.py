@@ -1,10 +1,13 @@
-"""How a call is measured: its seconds, and the most memory it held above what the process held before."""
+"""How calls are measured: seconds, and the most memory held above what the process held before; each side in a process of its own, in turn."""
 
 from __future__ import annotations
 
 import ctypes
+import json
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -39,3 +42,50 @@ def _status(key: str) -> float:
         if line.startswith(key):
             return float(line.split()[1]) * 1024
     raise SystemExit(f"error: this system does not report {key}")
+
+
+class Worker:
+    """A command line that runs `serve`, asked over its standard input."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def ask(self, what: str = "go") -> dict[str, float]:
+        """One call: its figures."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{what}\n")
+        self.process.stdin.flush()
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                found: dict[str, float] = json.loads(line)
+                return found
+        raise SystemExit(f"error: a worker ended with code {self.process.wait()}")
+
+    def stop(self) -> None:
+        """End the process."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def serve(
+    call: Callable[[], torch.Tensor], device: str, output: Path, warm: Callable[[], object] | None = None
+) -> None:
+    """A worker's side: a call for each line of standard input, its figures printed, its result in a file; at the line `warm`, `warm` instead."""
+    for line in sys.stdin:
+        if line.strip() == "warm" and warm is not None:
+            warm()
+            print("{}", flush=True)
+            continue
+        figures, out = measured(call, device)
+        torch.save(out, output)
+        print(json.dumps(figures), flush=True)
+
+
+def taken_in_turn(workers: Mapping[str, Worker], pairs: int) -> list[dict[str, dict[str, float]]]:
+    """So many pairs of calls, the one that is asked first changing from pair to pair."""
+    names = list(workers)
+    return [{name: workers[name].ask() for name in (names if i % 2 == 0 else names[::-1])} for i in range(pairs)]

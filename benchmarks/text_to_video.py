@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -22,25 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import measured
+from measuring import Worker, serve, taken_in_turn
+from random_models import WIDTHS, motion_adapter, stable_diffusion
 
 from videogen.files import replacing
 
 PROMPT = "a red circle moving right"
-WIDTHS: dict[str, dict[str, Any]] = {
-    "sd15": {
-        "block_out_channels": (320, 640, 1280, 1280),
-        "cross_attention_dim": 768,
-        "attention_head_dim": 8,
-        "norm_num_groups": 32,
-    },
-    "small": {
-        "block_out_channels": (32, 64, 64, 64),
-        "cross_attention_dim": 64,
-        "attention_head_dim": 4,
-        "norm_num_groups": 8,
-    },
-}
 LIBRARIES = ("diffusers", "videogen")
 
 
@@ -86,46 +72,19 @@ def _settings(args: argparse.Namespace) -> list[tuple[int, str, bool]]:
 
 
 def _write_model(folder: Path, widths: str) -> None:
-    """A random model in diffusers' layout; text side and VAE are tiny, since neither is measured."""
-    import videogen.foreign
+    """A random model in diffusers' layout."""
+    from diffusers import AnimateDiffPipeline
 
-    from diffusers import AnimateDiffPipeline, AutoencoderKL, DDIMScheduler, MotionAdapter, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
-    torch.manual_seed(0)
-    sizes = WIDTHS[widths]
-    unet = UNet2DConditionModel(sample_size=32, **sizes)
-    motion = MotionAdapter(
-        block_out_channels=sizes["block_out_channels"], motion_num_attention_heads=sizes["attention_head_dim"],
-        motion_norm_num_groups=sizes["norm_num_groups"], use_motion_mid_block=True,
-    )  # fmt: skip
-    letters = [chr(code) for code in range(33, 127)]
-    spelled = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = CLIPTokenizer(vocab={token: i for i, token in enumerate(spelled)}, merges=[], model_max_length=77)
-    text = CLIPTextConfig(
-        vocab_size=len(spelled), hidden_size=sizes["cross_attention_dim"], intermediate_size=64, num_hidden_layers=1,
-        num_attention_heads=4, bos_token_id=len(spelled) - 2, eos_token_id=len(spelled) - 1, pad_token_id=len(spelled) - 1,
-    )  # fmt: skip
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8, 8, 8), norm_num_groups=4, latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-    )  # fmt: skip
-    pipe = AnimateDiffPipeline(
-        vae=vae, text_encoder=CLIPTextModel(text), tokenizer=tokenizer, unet=unet, motion_adapter=motion,
-        scheduler=DDIMScheduler(beta_schedule="linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, steps_offset=1),
-    )  # fmt: skip
-    pipe.save_pretrained(folder)
+    parts = stable_diffusion(widths)
+    AnimateDiffPipeline(**parts, motion_adapter=motion_adapter(widths)).save_pretrained(folder)
 
 
 def _pairs(folder: Path, args: argparse.Namespace, frames: int, dtype: str, compiled: bool) -> dict[str, Any]:
     """One row: both libraries started, warmed up, then asked in turn."""
-    workers = {name: Worker(name, folder, args, frames, dtype, compiled) for name in LIBRARIES}
+    workers = {name: _worker(name, folder, args, frames, dtype, compiled) for name in LIBRARIES}
     first = {name: worker.ask() for name, worker in workers.items()}
-    runs: list[dict[str, dict[str, float]]] = []
-    for i in range(args.pairs):
-        order = LIBRARIES if i % 2 == 0 else LIBRARIES[::-1]
-        runs.append({name: workers[name].ask() for name in order})
-    outputs = [torch.load(worker.output, weights_only=True) for worker in workers.values()]
+    runs = taken_in_turn(workers, args.pairs)
+    outputs = [torch.load(folder / f"{name}.pt", weights_only=True) for name in LIBRARIES]
     for worker in workers.values():
         worker.stop()
 
@@ -144,45 +103,11 @@ def _pairs(folder: Path, args: argparse.Namespace, frames: int, dtype: str, comp
     return row
 
 
-class Worker:
-    """One library in its own process, asked over its standard input."""
-
-    def __init__(
-        self, name: str, folder: Path, args: argparse.Namespace, frames: int, dtype: str, compiled: bool
-    ) -> None:
-        self.output = folder / f"{name}.pt"
-        words = [
-            sys.executable,
-            __file__,
-            "--worker",
-            name,
-            "--folder",
-            str(folder),
-            "--frames",
-            str(frames),
-            "--dtypes",
-            dtype,
-        ]
-        words += ["--compiled", "yes" if compiled else "no", "--side", str(args.side), "--steps", str(args.steps)]
-        words += ["--device", args.device, "--threads", str(args.threads)]
-        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def ask(self) -> dict[str, float]:
-        """One call: seconds and MiB."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        for line in self.process.stdout:
-            if line.startswith("{"):
-                return json.loads(line)
-        raise SystemExit(f"error: a worker ended with code {self.process.wait()}")
-
-    def stop(self) -> None:
-        """End the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
+def _worker(name: str, folder: Path, args: argparse.Namespace, frames: int, dtype: str, compiled: bool) -> Worker:
+    """One library in its own process."""
+    words = [__file__, "--worker", name, "--folder", str(folder), "--frames", str(frames), "--dtypes", dtype]
+    words += ["--compiled", "yes" if compiled else "no", "--side", str(args.side), "--steps", str(args.steps)]
+    return Worker([*words, "--device", args.device, "--threads", str(args.threads)])
 
 
 def _work(args: argparse.Namespace) -> None:
@@ -190,11 +115,7 @@ def _work(args: argparse.Namespace) -> None:
     frames, dtype = args.frames[0], getattr(torch, args.dtypes[0])
     latents = torch.randn(1, frames, 4, args.side // 8, args.side // 8, generator=torch.Generator().manual_seed(0))
     build = _diffusers if args.worker == "diffusers" else _videogen
-    call = build(args, dtype, latents)
-    for _ in sys.stdin:
-        figures, out = measured(call, args.device)
-        torch.save(out, args.folder / f"{args.worker}.pt")
-        print(json.dumps(figures), flush=True)
+    serve(build(args, dtype, latents), args.device, args.folder / f"{args.worker}.pt")
 
 
 def _diffusers(args: argparse.Namespace, dtype: torch.dtype, latents: torch.Tensor) -> Callable[[], torch.Tensor]:
