@@ -88,11 +88,16 @@ class MotionFile:
     scheduler: dict[str, Any] = field(default_factory=dict)
 
 
-def read_motion(state: Mapping[str, Tensor], adapter: Mapping[str, Any] | None = None) -> MotionFile:
+def read_motion(
+    state: Mapping[str, Tensor],
+    adapter: Mapping[str, Any] | None = None,
+    scheduler: Mapping[str, Any] | None = None,
+) -> MotionFile:
     """Read motion modules of any known dialect.
 
-    state    what `videogen.models.weights.files.read` gives; keys of other parts (a whole UNet) are passed over
-    adapter  the `config.json` beside a diffusers MotionAdapter, for heads and groups, which no shape tells
+    state      what `videogen.models.weights.files.read` gives; keys of other parts (a whole UNet) are passed over
+    adapter    the `config.json` beside a diffusers MotionAdapter, for heads and groups, which no shape tells
+    scheduler  what changes in the base model's scheduler config, where the file says it: in place of what its family stands for
 
     Raises InputError for another kind of file, missing, surplus or misshapen keys (the first is named), position
     tables that differ within a block, and NaN.
@@ -110,10 +115,10 @@ def read_motion(state: Mapping[str, Tensor], adapter: Mapping[str, Any] | None =
     _add_positions(ours, config)
     _check(ours, config, family)
     check_finite(ours, "the motion file")
-    scheduler = dict(facts.scheduler)
-    if family.name.endswith("_diffusers"):
+    if scheduler is None and family.name.endswith("_diffusers"):
         # Those of Stable Diffusion's widths are AnimateDiff's, converted; models of other widths bring their schedule in their folder.
-        scheduler = dict({(320, 640, 1280, 1280): LINEAR, (320, 640, 1280): SDXL_BETA}.get(config["channels"], {}))
+        scheduler = {(320, 640, 1280, 1280): LINEAR, (320, 640, 1280): SDXL_BETA}.get(config["channels"], {})
+    scheduler = dict(facts.scheduler if scheduler is None else scheduler)
     others = len(state) - sum(map(motion_keys.is_motion, state))
     return MotionFile(config, ours, _line(family, config, scheduler, others), scheduler)
 

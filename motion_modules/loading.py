@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from motion_modules.animatediff import MotionConfig, add_motion, remove_motion
 from motion_modules.dialects import read_motion
+from videogen.errors import InputError
 from videogen.models.folder import describing, read_json
 from videogen.models.unet import UNet
 from videogen.models.weights import files
@@ -17,6 +20,8 @@ from videogen.pipeline import Motion
 
 # Classes whose `config.json` says how the motion modules beside it are built.
 CLASSES = ("MotionAdapter", "UNetMotionModel")
+KEY = "videogen.motion"
+"""Under which the header of a file that was trained here says how its modules are built."""
 
 
 def install(unet: UNet, source: Path) -> Motion:
@@ -26,12 +31,13 @@ def install(unet: UNet, source: Path) -> Motion:
     the `config.json` beside it is broken, which it then names; the UNet is then as it was.
     """
     config_file = source / "config.json" if source.is_dir() else source.with_name("config.json")
-    adapter = read_json(config_file) if config_file.is_file() else {}
+    own = read_header(source)
+    adapter = own["config"] if own else read_json(config_file) if config_file.is_file() else {}
     told = adapter.get("_class_name") in CLASSES
     state = files.read(source)
-    with describing(config_file) if told else contextlib.nullcontext():
+    with describing(source if own else config_file) if told else contextlib.nullcontext():
         given = MotionConfig.from_diffusers(adapter) if told else None
-    found = read_motion(state, adapter if told else None)
+    found = read_motion(state, adapter if told else None, own.get("scheduler"))
     config = given or MotionConfig(**found.config)
     like = unet.conv_in.weight
     with torch.device("meta"):
@@ -42,4 +48,26 @@ def install(unet: UNet, source: Path) -> Motion:
     except BaseException:
         remove_motion(unet)
         raise
-    return Motion(found.line, config.to_diffusers(), config.positions, min(16, config.positions), found.scheduler)
+    frames = min(int(own.get("frames", 16)), config.positions)
+    return Motion(found.line, config.to_diffusers(), config.positions, frames, found.scheduler)
+
+
+def header(motion: Motion) -> dict[str, str]:
+    """The entry of a safetensors header that says what shapes do not: heads, norm scopes, the schedule, frames of the training clips."""
+    said = {"config": motion.config, "scheduler": motion.scheduler, "frames": motion.trained}
+    return {KEY: json.dumps(said, default=dict)}
+
+
+def read_header(source: Path) -> dict[str, Any]:
+    """What `header` wrote into a file, or into the weights in a folder; empty where it did not."""
+    file = files.locate(source)[0]
+    if file.suffix != ".safetensors":
+        return {}
+    said = files.read_safetensors_header(file)[1].get(KEY)
+    if said is None:
+        return {}
+    try:
+        content = json.loads(said)
+        return {"config": dict(content["config"]), "scheduler": dict(content["scheduler"]), "frames": content["frames"]}
+    except (ValueError, TypeError, KeyError) as problem:
+        raise InputError(f"{file} has a header {KEY} that cannot be read ({problem}); get the file again") from None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,15 +36,21 @@ class Encoders(Protocol):
         """What the net is told of one caption, by `port.name`: `tokens.text` `n d`, and `vector.text` `d` where there is one."""
 
 
-class ModelEncoders:
-    """Those of a Stable Diffusion model: a folder in diffusers' layout, a hub id, or `shapes`. Raises InputError for anything else."""
+class PartEncoders:
+    """A VAE and a text side, where they are, in their own dtype."""
 
-    def __init__(self, model: str | Path, device: str | torch.device = "cpu") -> None:
-        folder = find(model)
-        self.device = torch.device(device)
-        self.vae: Any = load_vae(folder / "vae", torch.float32).to(self.device)
-        self.side: TextSide = load_text_side(folder, dtype=torch.float32).to(self.device)
-        self._keys = (fingerprint(self.vae, self.vae.config), fingerprint(self.side, {}))
+    def __init__(self, vae: Any, side: TextSide) -> None:
+        self.vae, self.side = vae, side
+
+    @property
+    def device(self) -> torch.device:
+        """Where frames are encoded."""
+        found: torch.device = next(self.vae.parameters()).device
+        return found
+
+    @functools.cached_property
+    def _keys(self) -> tuple[str, str]:
+        return fingerprint(self.vae, self.vae.config), fingerprint(self.side, {})
 
     @property
     def clip_key(self) -> str:
@@ -60,19 +67,32 @@ class ModelEncoders:
         """See `Encoders.clip`."""
         means, deviations = [], []
         for piece in frames.split(SLICE):
-            posterior = self.vae.encode(piece.to(self.device).float() / 127.5 - 1).latent_dist
-            means.append(posterior.mean)
-            deviations.append(posterior.std)
+            posterior = self.vae.encode(piece.to(self.device).float().div(127.5).sub(1).to(self.vae.dtype)).latent_dist
+            means.append(posterior.mean.float())
+            deviations.append(posterior.std.float())
         shift, scale = float(self.vae.config.get("shift_factor") or 0.0), float(self.vae.config["scaling_factor"])
         return (torch.cat(means) - shift) * scale, torch.cat(deviations) * scale
 
-    @torch.no_grad()
     def text(self, caption: str) -> dict[str, Tensor]:
         """See `Encoders.text`."""
-        words = self.side.tokenize([caption])
+        return {name: value[0] for name, value in self.texts([caption]).items()}
+
+    @torch.no_grad()
+    def texts(self, captions: Sequence[str]) -> dict[str, Tensor]:
+        """The same of several captions, `b n d` and `b d`; the short ones are filled up with chunks of the empty caption."""
+        words = self.side.tokenize(list(captions))
         told = self.side.encode(self.side.embed(words), words)
         ports: dict[str, Mapping[str, Tensor]] = {"tokens": told.tokens, "vector": told.vector}
-        return {f"{port}.{name}": value[0] for port, named in ports.items() for name, value in named.items()}
+        return {f"{port}.{name}": value for port, named in ports.items() for name, value in named.items()}
+
+
+class ModelEncoders(PartEncoders):
+    """Those of a Stable Diffusion model: a folder in diffusers' layout, a hub id, or `shapes`. Raises InputError for anything else."""
+
+    def __init__(self, model: str | Path, device: str | torch.device = "cpu") -> None:
+        folder = find(model)
+        vae, side = load_vae(folder / "vae", torch.float32), load_text_side(folder, dtype=torch.float32)
+        super().__init__(vae.to(device), side.to(device))
 
 
 def fingerprint(net: nn.Module, config: Mapping[str, Any]) -> str:

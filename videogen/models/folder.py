@@ -248,13 +248,13 @@ def save_folder(
     write_json(folder / "scheduler" / "scheduler_config.json", parts.scheduler)
 
 
-def write_part(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
-    """One network as diffusers stores it: `config.json` and `diffusion_pytorch_model.safetensors`."""
+def write_part(
+    folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """One network as diffusers stores it: `config.json` and `diffusion_pytorch_model.safetensors`; metadata joins the weights' header."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", config)
-    files.write(
-        folder / "diffusion_pytorch_model.safetensors", {n: v.contiguous() for n, v in state.items()}, {"format": "pt"}
-    )
+    files.write(folder / "diffusion_pytorch_model.safetensors", state, metadata)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -15,10 +15,11 @@ __all__ = ["Draw", "Offer", "Recipe", "recipes", "train"]
 
 
 class Offer(NamedTuple):
-    """A recipe by name: its settings' class, and what builds it from them."""
+    """A recipe by name: its settings' class, and what builds it from them, or (`takes_run`) from the whole `RunConfig` that holds them."""
 
     settings: type[Strict]
     build: Callable[[Any], Recipe]
+    takes_run: bool = False
 
 
 def _autoencoder() -> Offer:
@@ -39,9 +40,23 @@ def _shapes_image() -> Offer:
     return Offer(Settings, Image)
 
 
+def _image() -> Offer:
+    from videogen.training.image_layers import image
+
+    return image()
+
+
+def _lora() -> Offer:
+    from videogen.training.image_layers import lora
+
+    return lora()
+
+
 def recipes() -> Mapping[str, Callable[[], Offer]]:
     """Every recipe by name: the core's, and those that packages above it announce (entry points `videogen.recipes`)."""
-    known = {"autoencoder": _autoencoder, "text_image": _text_image, "shapes_image": _shapes_image}
+    known = {
+        "autoencoder": _autoencoder, "text_image": _text_image, "shapes_image": _shapes_image, "image": _image, "lora": _lora,
+    }  # fmt: skip
     return known | {entry.name: _announced(entry) for entry in entry_points(group="videogen.recipes")}
 
 
@@ -73,4 +88,4 @@ def train(
         raise InputError(f"configuration: recipe is {name!r}; known are {', '.join(offers)}")
     offer = offers[name]()
     run = validate(RunConfig[offer.settings], values)  # type: ignore[name-defined]
-    return Loop(run, offer.build(run.settings)).run(resume)
+    return Loop(run, offer.build(run if offer.takes_run else run.settings)).run(resume)
