@@ -1,0 +1,187 @@
+"""Editing side by side: time and peak memory as ratios, interleaved, each side in a process of its own.
+
+    python benchmarks/editing.py                       # SD 1.5 widths on the processor; hours
+    python benchmarks/editing.py --parts zero fate     # some of the parts
+    python benchmarks/editing.py --tiny                # the same code in two minutes
+
+zero    Text2Video-Zero against diffusers' pipeline, the same latents and draws, 10 steps with its two moments scaled
+fate    FateZero with the source's maps recomputed against maps stored in memory; what maps of 256 x 256 and 50 steps take is counted, not held
+tune    a step of Tune-A-Video against the plain loop whose attention writes its maps out, the same loss and AdamW; with gradient checkpointing
+        (the recipe's own way) and without it; the plain loop never has it
+chunks  memory of `videogen edit` on the miniature over the number of source frames, in chunks of eight
+
+A figure is the median of the pairs' ratios; memory is what a call needs above what the process held before it. Models have random weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from editing_sides import SIDES
+from measuring import Worker, serve, taken_in_turn
+from random_models import stable_diffusion
+
+from videogen.files import replacing
+
+Row = dict[str, Any]
+# part -> (the peer's side and ours, its targets for time and memory)
+PAIRS: dict[str, tuple[tuple[str, str], str]] = {
+    "zero": (("zero.diffusers", "zero.videogen"), "time 0.9, memory 0.7"),
+    "fate": (("fate.memory", "fate.recomputed"), "time 1.6; memory 0.1 at 50 steps, flat in steps"),
+    "tune": (("tune.plain", "tune.videogen"), "both below 1"),
+}
+SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "zero": [{"frames": 8, "side": 256, "steps": 10}],
+    "fate": [
+        {"frames": 8, "side": 128, "steps": 10},
+        {"frames": 8, "side": 128, "steps": 50},
+        {"frames": 8, "side": 256, "steps": 10},
+    ],
+    "tune": [{"frames": 8, "side": 256, "checkpointing": True}, {"frames": 8, "side": 256, "checkpointing": False}],
+    "chunks": [{"frames": frames, "side": 128, "steps": 4} for frames in (16, 64, 128)],
+}
+COUNTED = {"frames": 8, "side": 256, "steps": 50}
+TINY = {"side": 64, "frames": 3, "steps": 4}
+
+
+def main() -> None:
+    """Run the parts and print their tables; `--report` writes them too."""
+    args = _arguments()
+    if args.worker:
+        setting = json.loads(args.setting)
+        torch.set_num_threads(args.threads)
+        call, warm = SIDES[args.worker](setting)
+        serve(call, args.device, Path(setting["holder"]) / f"{args.worker}.pt", warm)
+        return
+    with tempfile.TemporaryDirectory() as holder:
+        if set(args.parts) & PAIRS.keys():
+            from diffusers import StableDiffusionPipeline
+
+            extra = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+            parts = stable_diffusion("small" if args.tiny else "sd15")
+            StableDiffusionPipeline(**parts, **extra).save_pretrained(Path(holder) / "model")
+        rows = [row for part in args.parts for row in _part(part, Path(holder), args)]
+    text = _report(rows, args)
+    print(text)
+    if args.report:
+        with replacing(args.report) as beside:
+            beside.write_text(text + "\n", encoding="utf-8")
+        with replacing(args.report.with_suffix(".json")) as beside:
+            beside.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--tiny", action="store_true", help="small widths, few steps and frames: says nothing of speed")
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--report", type=Path, help="docs/benchmarks_editing.md; a .json is written beside it")
+    parser.add_argument("--worker", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--setting", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _part(part: str, holder: Path, args: argparse.Namespace) -> list[Row]:
+    if part == "chunks":
+        frames = (8, 12) if args.tiny else tuple(setting["frames"] for setting in SETTINGS[part])
+        own = [{**SETTINGS[part][0], "frames": n, **({"steps": 2} if args.tiny else {})} for n in frames]
+        return [_told({"part": part, **setting, **_alone("chunks", setting, holder, args)}) for setting in own]
+    settings = [setting | (TINY if args.tiny else {}) for setting in SETTINGS[part]]
+    rows = [_told(_pairs(part, setting, holder, args)) for setting in (settings[:1] if args.tiny else settings)]
+    if part == "fate":
+        setting = COUNTED | (TINY if args.tiny else {})
+        _alone("fate.counted", setting, holder, args)
+        mib = float(torch.load(holder / "fate.counted.pt", weights_only=True))
+        rows.append(_told({"part": part, **setting, "counted_mib": mib}))
+    return rows
+
+
+def _told(row: Row) -> Row:
+    print(json.dumps(row), flush=True)
+    return row
+
+
+def _worker(side: str, setting: Row, holder: Path, args: argparse.Namespace) -> Worker:
+    told = {**setting, "holder": str(holder), "folder": str(holder / "model"), "device": args.device}
+    words = [__file__, "--worker", side, "--setting", json.dumps(told)]
+    return Worker([*words, "--device", args.device, "--threads", str(args.threads)])
+
+
+def _alone(side: str, setting: Row, holder: Path, args: argparse.Namespace) -> dict[str, float]:
+    """One side, once."""
+    worker = _worker(side, setting, holder, args)
+    if side == "chunks":
+        worker.ask("warm")
+    found = worker.ask()
+    worker.stop()
+    return found
+
+
+def _pairs(part: str, setting: Row, holder: Path, args: argparse.Namespace) -> Row:
+    """One row: both sides started, warmed up, then asked in turn."""
+    peer, ours = PAIRS[part][0]
+    workers = {side: _worker(side, setting, holder, args) for side in (peer, ours)}
+    for worker in workers.values():
+        worker.ask("warm")
+    runs = taken_in_turn(workers, 1 if args.tiny else args.pairs)
+    for worker in workers.values():
+        worker.stop()
+    theirs, own = (torch.load(holder / f"{side}.pt", weights_only=True) for side in (peer, ours))
+    return {
+        "part": part, **setting, "pairs": len(runs),
+        "seconds": {side: statistics.median(run[side]["seconds"] for run in runs) for side in workers},
+        "peak_mib": {side: statistics.median(run[side]["peak_mib"] for run in runs) for side in workers},
+        "time_ratio": statistics.median(run[ours]["seconds"] / run[peer]["seconds"] for run in runs),
+        "memory_ratio": statistics.median(run[ours]["peak_mib"] / max(run[peer]["peak_mib"], 1e-3) for run in runs),
+        "largest_difference": float((theirs - own).abs().max()),
+    }  # fmt: skip
+
+
+def _report(rows: Sequence[Row], args: argparse.Namespace) -> str:
+    tables = [_table(part, [row for row in rows if row["part"] == part]) for part in args.parts]
+    widths = "small widths (--tiny: says nothing of speed)" if args.tiny else "SD 1.5 widths, chunks the miniature"
+    about = f"{widths}, float32, {args.device}, {args.threads} threads, PyTorch {torch.__version__}, median of pairs. Made by"
+    command = "python " + " ".join(["benchmarks/editing.py", *sys.argv[1:]])
+    return "\n\n".join([*tables, about, f"    {command}"])
+
+
+def _table(part: str, rows: Sequence[Row]) -> str:
+    if part == "chunks":
+        lines = ["| source frames | seconds | peak above weights MiB | ratio to the first |", "|---|---|---|---|"]
+        for row in rows:
+            ratio = row["peak_mib"] / max(rows[0]["peak_mib"], 1e-3)
+            lines.append(f"| {row['frames']} | {row['seconds']:.1f} | {row['peak_mib']:.0f} | {ratio:.2f} |")
+        return "\n".join(lines)
+    (peer, ours), target = PAIRS[part]
+    head = (
+        f"| setting | {peer} s | {ours} s | time ratio | {peer} MiB | {ours} MiB | memory ratio | largest difference |"
+    )
+    lines = [f"{part}, wanted: {target}", "", head, "|---|---|---|---|---|---|---|---|"]
+    for row in rows:
+        what = f"{row['frames']} frames, {row['side']} x {row['side']}"
+        what += f", {row['steps']} steps" if "steps" in row and part != "tune" else ""
+        what += ", checkpointing" if row.get("checkpointing") else ""
+        if "counted_mib" in row:
+            lines.append(f"| {what} | | | | {row['counted_mib']:.0f} (counted: the maps alone) | | | |")
+            continue
+        s, m = row["seconds"], row["peak_mib"]
+        lines.append(
+            f"| {what} | {s[peer]:.1f} | {s[ours]:.1f} | {row['time_ratio']:.2f} | {m[peer]:.0f} | {m[ours]:.0f} "
+            f"| {row['memory_ratio']:.2f} | {row['largest_difference']:.1e} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
