@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from videogen.errors import InputError
-from videogen.training.config import RunConfig, Strict, load, validate
+from videogen.training.config import RunConfig, Strict, override, read, validate
+from videogen.training.flags import spelt, translated
 from videogen.training.recipe import Draw, Recipe
 
 __all__ = ["Draw", "Offer", "Recipe", "recipes", "train"]
@@ -73,7 +74,7 @@ def train(
 ) -> Path:
     """Run the training that the YAML file `config` describes; return the last checkpoint's folder.
 
-    overrides  `a.b=value`, put into the file's values
+    overrides  `a.b=value`, put into the file's values; the common example scripts' flags do too (`max_train_steps=1000`), see `flags`
     resume     "latest", or a checkpoint folder
     offers     recipes by name, where not the installed ones
 
@@ -82,7 +83,7 @@ def train(
     from videogen.training.loop import Loop
 
     offers = recipes() if offers is None else offers
-    values = load(config, overrides)
+    values = override(translated(read(config)), spelt(overrides))
     name = str(values.get("recipe"))
     if name not in offers:
         raise InputError(f"configuration: recipe is {name!r}; known are {', '.join(offers)}")

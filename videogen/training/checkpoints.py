@@ -4,23 +4,29 @@ A folder holds `weights`, `average` and `optimizer` (.safetensors) and `state.js
 not in it because there are none to keep: every draw is a function of (seed, step), see `recipe.Draw`.
 """
 
+import contextlib
 import json
+import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from videogen.errors import InputError
+from videogen.errors import InputError, reason
 from videogen.files import replacing
+from videogen.training.shards import full, like
 
 Optimizers = Mapping[str, torch.optim.Optimizer]
 NAME = re.compile(r"checkpoint-(\d+)")
+HALF = (".checkpoint-*", ".validation-*", ".log-*")
+"""Names of what is being written; left behind only by a run that was killed."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +39,68 @@ class Checkpoint:
     state: dict[str, Any]
 
 
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Within, no other run works in `folder`; it is made where it is missing, and what a killed run had half written there is cleared away.
+
+    The claim is a lock of the operating system, which ends with the process that holds it. Raises InputError where another run holds it.
+    """
+    import filelock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise InputError(f"another run is working in {folder}; wait for it, or give another out=FOLDER") from None
+    try:
+        for pattern in HALF:
+            for path in folder.glob(pattern):
+                shutil.rmtree(path, ignore_errors=True)
+        yield
+    finally:
+        lock.release()
+
+
 def write(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write `folder/checkpoint-N`, N being the state's step, then remove all but the newest `keep`."""
-    target = folder / f"checkpoint-{checkpoint.state['step']}"
-    with replacing(target) as beside:
-        beside.mkdir()
-        for name in ("weights", "average", "optimizer"):
-            tensors = {key: t.detach().cpu().contiguous() for key, t in getattr(checkpoint, name).items()}
-            save_file(tensors, beside / f"{name}.safetensors")
-        (beside / "state.json").write_text(json.dumps(checkpoint.state, indent=1))
-    for old in complete(folder)[:-keep]:
-        shutil.rmtree(old)
+    """Write `folder/checkpoint-N`, N being the state's step, then remove all but the newest `keep`.
+
+    Later ones are of a run that was given up when this one went back behind them, and go too. Raises InputError where the disk is full or the
+    folder cannot be written; the checkpoints that were there stay.
+    """
+    step = checkpoint.state["step"]
+    target = folder / f"checkpoint-{step}"
+    try:
+        with replacing(target) as beside:
+            beside.mkdir()
+            for name in ("weights", "average", "optimizer"):
+                tensors = {key: t.detach().cpu().contiguous() for key, t in getattr(checkpoint, name).items()}
+                save_file(tensors, beside / f"{name}.safetensors")
+            (beside / "state.json").write_text(json.dumps(checkpoint.state, indent=1))
+            for file in beside.iterdir():
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
+            _remove(target)
+    except (OSError, SafetensorError) as problem:
+        there = complete(folder)
+        stays = (
+            f"{there[-1]} is whole; make room and go on with --resume latest" if there else "none was written before"
+        )
+        raise InputError(f"the checkpoint {target} could not be written ({reason(problem)}); {stays}") from problem
+    numbered = {int(path.name.partition("-")[2]): path for path in complete(folder)}
+    kept = sorted(number for number in numbered if number <= step)[-keep:]
+    for old in numbered.keys() - set(kept):
+        _remove(numbered[old])
     return target
+
+
+def _remove(checkpoint: Path) -> None:
+    """Take a checkpoint away: at once by its name, then its files, so that half of one never has the name."""
+    if checkpoint.is_dir():
+        away = checkpoint.with_name(f".{checkpoint.name}-removed")
+        shutil.rmtree(away, ignore_errors=True)
+        checkpoint.rename(away)
+        shutil.rmtree(away)
 
 
 def read(folder: Path) -> Checkpoint:
@@ -77,9 +133,9 @@ def find(folder: Path, resume: str) -> Path:
 
 
 def optimizer_tensors(optimizers: Optimizers, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
-    """Every optimizer's state as flat tensors."""
+    """Every optimizer's state as flat, full tensors."""
     return {
-        f"{title}/{names[parameter]}/{entry}": torch.as_tensor(value)
+        f"{title}/{names[parameter]}/{entry}": full(torch.as_tensor(value))
         for title, optimizer in optimizers.items()
         for parameter, entries in optimizer.state.items()
         for entry, value in entries.items()
@@ -87,12 +143,20 @@ def optimizer_tensors(optimizers: Optimizers, names: Mapping[Tensor, str]) -> di
 
 
 def restore_optimizers(optimizers: Optimizers, names: Mapping[Tensor, str], tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of `optimizer_tensors`: each entry back in place, on its parameter's device (scalars stay on the processor)."""
+    """The inverse of `optimizer_tensors`: each entry back in place, where and as its parameter is (scalars stay on the processor)."""
     by_name = {name: parameter for parameter, name in names.items()}
     for key, tensor in tensors.items():
         title, name, entry = key.split("/")
+        if title not in optimizers or name not in by_name:
+            raise InputError(f"the checkpoint has the optimizer state {key}, for which this run has no place")
         parameter = by_name[name]
-        placed = tensor.to(parameter.device) if tensor.ndim else tensor
-        if tensor.shape == parameter.shape and tensor.ndim == 4:
-            placed = torch.empty_like(parameter, dtype=tensor.dtype).copy_(placed)
+        placed: Any = tensor
+        if tensor.shape == parameter.shape and tensor.ndim:
+            placed = like(tensor, parameter)
+            if tensor.ndim == 4:  # channels-last kernels keep their memory's order
+                placed = torch.empty_like(parameter, dtype=tensor.dtype).copy_(placed)
+        elif tensor.ndim:
+            placed = tensor.to(parameter.device)
+        elif not tensor.is_floating_point():
+            placed = int(tensor)  # the 8-bit optimizer counts its steps in a plain number
         optimizers[title].state[parameter][entry] = placed

@@ -1,15 +1,17 @@
 """Configurations: a YAML file, `a.b=value` overrides, validated whole before anything runs."""
 
-import difflib
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from videogen.errors import InputError
+from videogen.training.keys import address, advice
+from videogen.training.schedules import Schedule
 
 
 class Strict(BaseModel):
@@ -32,52 +34,113 @@ class Budget(Strict):
 
 
 class Optimization(Strict):
-    """Muon for matrices and kernels, AdamW for the rest; warm-up and cosine over the budget; clipping by the norm of all gradients."""
+    """The optimizer, its rates over the budget, clipping by the norm of all gradients, the moving average.
 
-    muon: float = Field(0.01, gt=0)  # Muon's rate; see muon.Muon for the scale
-    adamw: float = Field(1e-3, gt=0)  # AdamW's rate
+    optimizer     muon: Muon for matrices and kernels, AdamW for the rest; adamw: AdamW for all; adamw8bit: the same with 8-bit state (bitsandbytes)
+    muon, adamw   their rates; see muon.Muon for the scale of the first
+    schedule      what the rate does after the warm-up, down to 0 but for constant
+    warmup        how long it rises: a share of the budget below 1, a number of steps from 1 on
+    average       decay of the moving average, which is what is judged and exported
+    shares        of the rates, for groups that are to learn more slowly
+    """
+
+    optimizer: Literal["muon", "adamw", "adamw8bit"] = "muon"
+    muon: float = Field(0.01, gt=0)
+    adamw: float = Field(1e-3, gt=0)
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = Field(0.0, ge=0)
-    warmup: float = Field(0.05, ge=0, lt=1)  # share of the budget
+    schedule: Schedule = "cosine"
+    warmup: float = Field(0.05, ge=0)
     clip: float = Field(1.0, gt=0)
-    average: float = Field(0.999, ge=0, lt=1)  # decay of the moving average
-    shares: dict[str, float] = {}  # of the rates, for groups that are to learn more slowly
+    average: float = Field(0.999, ge=0, lt=1)
+    shares: dict[str, float] = {}
 
 
 class Every(Strict):
-    """How often, in steps: a line in the log, a checkpoint, a judgement on held-out data (0: only at the end)."""
+    """How often, in steps: a line in the log, a checkpoint (0: only at the end), a judgement on held-out data (0: only at the end),
+    and what the recipe makes to be looked at (0: never; else at the end too).
+    """
 
     log: int = Field(10, gt=0)
     checkpoint: int = Field(200, ge=0)
     judge: int = Field(0, ge=0)
+    validate_: int = Field(0, ge=0, alias="validate")
+
+
+def _several(value: object) -> object:
+    return [value] if isinstance(value, str) else value
 
 
 Settings = TypeVar("Settings", bound=Strict)
 
 
 class RunConfig(Strict, Generic[Settings]):
-    """One training run. `settings` are the recipe's own."""
+    """One training run. `settings` are the recipe's own.
+
+    out                     checkpoints, log.jsonl, validation-N
+    export                  where the averaged weights go, in diffusers' layout
+    precision               of the forward pass; float16 comes with a loss scale, weights stay float32
+    accumulate              micro-batches of a step: the recipe's batch is cut into so many, one after another, for memory's sake
+    gradient_checkpointing  activations are computed once more in the backward pass, not kept
+    compile                 torch.compile, block by block
+    shards                  parameters, gradients and optimizer state are spread over the processes (FSDP2); nothing with one process
+    threads                 of each process; left alone where not given
+    report_to               beside log.jsonl and stderr
+    accept                  keys in which a resumed run may differ from its checkpoint
+    """
 
     recipe: str
-    out: Path  # checkpoints and log.jsonl
-    export: Path | None = None  # where the averaged weights go, in diffusers' layout
+    out: Path
+    export: Path | None = None
     seed: int = 0
     budget: Budget
-    precision: Literal["float32", "bfloat16"] = "float32"
-    threads: int | None = Field(None, gt=0)  # of each process; left alone where not given
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    accumulate: int = Field(1, gt=0)
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    shards: bool = False
+    threads: int | None = Field(None, gt=0)
     checkpoints_total_limit: int = Field(2, gt=0)
+    report_to: Annotated[tuple[Literal["tensorboard"], ...], BeforeValidator(_several)] = ()
     optimization: Optimization = Optimization()
     every: Every = Every()
-    accept: tuple[str, ...] = ()  # keys in which a resumed run may differ from its checkpoint
+    accept: tuple[str, ...] = ()
     settings: Settings
 
+    @model_validator(mode="after")
+    def _agree(self) -> "RunConfig[Settings]":
+        warmup, steps = self.optimization.warmup, self.budget.steps
+        if warmup >= 1 and (warmup != int(warmup) or steps is None or warmup >= steps):
+            raise ValueError(
+                f"optimization.warmup is {warmup:g}: give a share of the budget below 1, or fewer whole steps than budget.steps"
+            )
+        if self.shards and self.precision == "float16":
+            raise ValueError("shards go with precision float32 or bfloat16")
+        return self
 
-MAY_DIFFER = frozenset({"accept", "budget", "out", "export", "threads", "checkpoints_total_limit", "every"})
-"""Keys in which a resumed run may differ from the run it goes on from. They steer how long and how often, not what is learnt from a step."""
+    @property
+    def warmup(self) -> float:
+        """How long the rate rises, as a share of the budget."""
+        warmup = self.optimization.warmup
+        return warmup if warmup < 1 else warmup / (self.budget.steps or 1)
+
+
+MAY_DIFFER = frozenset(
+    {
+        "accept", "budget", "out", "export", "threads", "checkpoints_total_limit", "every", "report_to", "shards",
+        "gradient_checkpointing",
+    }
+)  # fmt: skip
+"""Keys in which a resumed run may differ from the run it goes on from. They steer how long, how often and where, not what is learnt from a step."""
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The YAML mapping of a configuration with the overrides put in; nothing is validated yet."""
+    return override(read(path), overrides)
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The YAML mapping in a file."""
     file = Path(path)
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -87,8 +150,13 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise InputError(f"{file} is not YAML: {' '.join(str(problem).split())}") from problem
     if not isinstance(values, dict):
         raise InputError(f"{file} must hold a mapping of keys to values")
-    for override in overrides:
-        _put(values, override)
+    return values
+
+
+def override(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The values with `a.b=value` put in, in place."""
+    for one in overrides:
+        _put(values, one)
     return values
 
 
@@ -113,24 +181,10 @@ def validate(model: type[BaseModel], values: Mapping[str, Any]) -> Any:
         return model.model_validate(values)
     except ValidationError as problem:
         first = problem.errors()[0]
-        path = ".".join(str(part) for part in first["loc"])
-        if first["type"] != "extra_forbidden":
-            raise InputError(f"configuration: {path or 'the whole'}: {first['msg']}") from problem
-        known = _keys_at(model, [str(part) for part in first["loc"][:-1]])
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.4)
-        advice = (
-            f"did you mean {'.'.join([*path.split('.')[:-1], near[0]])}?" if near else f"known are {', '.join(known)}"
-        )
-        raise InputError(f"configuration: there is no key {path}; {advice}") from problem
-
-
-def _keys_at(model: type[BaseModel], parents: Sequence[str]) -> list[str]:
-    for name in parents:
-        inner = model.model_fields[name].annotation
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        model = inner
-    return list(model.model_fields)
+        if first["type"] == "extra_forbidden":
+            raise InputError(f"configuration: there is no key {advice(model, first['loc'])}") from problem
+        path = address(model, first["loc"]) or "the whole"
+        raise InputError(f"configuration: {path}: {first['msg'].removeprefix('Value error, ')}") from problem
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -139,6 +193,21 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     counted = [key for key in changed if key.split(".")[0] not in MAY_DIFFER and key not in now.get("accept", ())]
     return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in counted]
+
+
+def accepted(config: RunConfig[Any], before: Mapping[str, Any], folder: Path) -> None:
+    """Raise InputError where a checkpoint of the configuration `before`, in `folder`, is of another recipe or another run than `config`.
+
+    Keys that have come since it was written count as what they are when nobody gives them.
+    """
+    if before.get("recipe") != config.recipe and "recipe" not in config.accept:
+        raise InputError(f"{folder} is a checkpoint of the recipe {before.get('recipe')}, and this is {config.recipe}")
+    with contextlib.suppress(ValidationError):
+        before = type(config).model_validate(before).model_dump(mode="json", by_alias=True)
+    if changed := difference(before, config.model_dump(mode="json", by_alias=True)):
+        raise InputError(
+            f"{folder} was made with another configuration: {'; '.join(changed)}; accept=[KEY, ...] allows it"
+        )
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -4,16 +4,14 @@ A run under a step budget is a function of its configuration: interrupted and re
 fixed threads). Under a time budget the number of steps depends on the machine, each step's draws do not.
 """
 
-import json
-import math
-import os
+import contextlib
 import signal
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +21,18 @@ from torch import Tensor, nn
 
 from videogen.errors import InputError
 from videogen.files import replacing
-from videogen.training import checkpoints
+from videogen.training import checkpoints, shards
 from videogen.training.average import Average
-from videogen.training.config import RunConfig, difference
-from videogen.training.muon import Muon, suits_muon
-from videogen.training.recipe import Draw, Recipe, Thunk
+from videogen.training.blocks import compile_blocks, recompute_blocks
+from videogen.training.config import RunConfig, accepted
+from videogen.training.diagnosis import first_bad, keys_of, tensors
+from videogen.training.optimizers import optimizers_of, set_rate
+from videogen.training.processes import accelerator_of, all_of, wrap
+from videogen.training.progress import Journal, Pace
+from videogen.training.recipe import Draw, Recipe, Shown, Thunk
+from videogen.training.schedules import rate
 
-
-def rate(progress: float, warmup: float) -> float:
-    """The share of the full learning rate at `progress` (0 to 1): linear over `warmup`, then half a cosine down to 0."""
-    if progress < warmup:
-        return progress / warmup
-    return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (progress - warmup) / (1 - warmup)))
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Root(nn.Module):
@@ -54,65 +52,82 @@ class Loop:
 
     def __init__(self, config: RunConfig[Any], recipe: Recipe) -> None:
         self.config, self.recipe = config, recipe
-        # Without this word accelerate takes several launched processes on a processor for as many runs by themselves.
-        self.accelerator = accelerate.Accelerator(cpu=not torch.accelerator.is_available())
+        if config.every.validate_ and not isinstance(recipe, Shown):
+            raise InputError(f"every.validate: the recipe {config.recipe} makes nothing to be looked at; set it to 0")
+        self.accelerator = accelerator_of()
         if config.threads:
             torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
-        self.groups = {name: list(parameters) for name, parameters in recipe.prepare(self.accelerator.device).items()}
-        self._freeze()
+        groups = {name: list(parameters) for name, parameters in recipe.prepare(self.accelerator.device).items()}
+        self.wrapped: nn.Module = Root(recipe.root)
+        self.groups = self._placed(groups)
         trained = {parameter for group in self.groups.values() for parameter in group}
         self.trained = {name: p for name, p in recipe.root.named_parameters() if p in trained}
-        self.optimizers = self._optimizers()
+        self.optimizers = optimizers_of(self.groups, recipe.root, config.optimization)
         self.average = Average(self.trained, config.optimization.average)
-        self.wrapped: nn.Module = Root(recipe.root)
-        if self.accelerator.num_processes > 1:
-            # With several groups a loss reaches only some of the parameters, and DDP must be told to look.
-            several = accelerate.DistributedDataParallelKwargs(find_unused_parameters=len(self.groups) > 1)
-            self.accelerator.ddp_handler = several
-            self.wrapped = self.accelerator.prepare_model(self.wrapped)
+        self.scaler = torch.amp.GradScaler(self.accelerator.device.type, enabled=config.precision == "float16")
         self.step, self.seconds = 0, 0.0
+        self.saved: Path | None = None
         self._stop = False
         self._silent: set[str] = set()
 
-    def _freeze(self) -> None:
-        trained = {parameter for group in self.groups.values() for parameter in group}
-        for parameter in self.recipe.root.parameters():
+    def _placed(self, groups: dict[str, list[nn.Parameter]]) -> dict[str, list[nn.Parameter]]:
+        """The groups' parameters once all others are frozen and the root is what the configuration asks for: recomputed, compiled, spread."""
+        config, root = self.config, self.recipe.root
+        trained = {parameter for group in groups.values() for parameter in group}
+        for parameter in root.parameters():
             parameter.requires_grad_(parameter in trained)
-
-    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """One or two optimizers a group, titled `GROUP.muon` and `GROUP.adamw`."""
-        settings = self.config.optimization
-        suited = suits_muon(self.recipe.root)
-        optimizers: dict[str, torch.optim.Optimizer] = {}
-        for name, parameters in self.groups.items():
-            if matrices := [p for p in parameters if p in suited]:
-                optimizers[f"{name}.muon"] = Muon(matrices, settings.muon, weight_decay=settings.weight_decay)
-            if rest := [p for p in parameters if p not in suited]:
-                optimizers[f"{name}.adamw"] = torch.optim.AdamW(
-                    rest, settings.adamw, betas=settings.betas, weight_decay=settings.weight_decay
-                )
-        for title, optimizer in optimizers.items():
-            for group in optimizer.param_groups:
-                group["full"] = group["lr"] * settings.shares.get(title.rpartition(".")[0], 1.0)
-        return optimizers
+        if config.gradient_checkpointing:
+            recompute_blocks(root)
+        if config.compile:
+            compile_blocks(root)
+        names = {parameter: name for name, parameter in root.named_parameters()}
+        # With several groups a loss reaches only some of the parameters, and DDP must be told to look.
+        self.wrapped = wrap(self.wrapped, self.accelerator, sharded=config.shards, several=len(groups) > 1)
+        now = dict(root.named_parameters())
+        return {group: [now[names[parameter]] for parameter in parameters] for group, parameters in groups.items()}
 
     def run(self, resume: str | None = None) -> Path:
-        """Train until the budget is spent or a signal comes; return the last checkpoint. Exports at the end of the budget."""
+        """Train until the budget is spent, the batches end or a signal comes; return the last checkpoint. Exports at the end of the budget."""
+        out = self.config.out
+        if resume:
+            checkpoints.find(out, resume)
+        with checkpoints.claimed(out) if self._main else contextlib.nullcontext():
+            self._begin(resume)
+            self.accelerator.wait_for_everyone()
+            with self._signals(), self._journal() as self.journal:
+                self._train()
+                last = self._save()
+            if self._done and self.config.export:
+                self._export(self.config.export)
+            self.accelerator.wait_for_everyone()
+        return last
+
+    def _begin(self, resume: str | None) -> None:
         out = self.config.out
         if resume:
             self._restore(checkpoints.find(out, resume))
-        elif checkpoints.complete(out):
+        if (
+            self._main
+            and checkpoints.complete(out)
+            and (self.saved is None or self.saved.parent.resolve() != out.resolve())
+        ):
             raise InputError(f"{out} holds an earlier run; go on with --resume latest, or give another out=FOLDER")
-        out.mkdir(parents=True, exist_ok=True)
-        with self._signals(), (out / "log.jsonl" if self._main else Path(os.devnull)).open("a") as log:
-            for batch in self.recipe.batches(self._draws()):
-                self._advance(batch, log)
-            self._report(log, {"judged": self._judge()} if self._done and self._main else {})
-        last = self._save()
-        if self._done and self.config.export and self._main:
-            self._export(self.config.export)
-        return last
+
+    def _train(self) -> None:
+        self.pace = Pace(self.progress)
+        if self._shows(self.step) and not (self.config.out / f"validation-{self.step}").exists():
+            self._show()  # the run was killed while it made them
+        batches = self.recipe.batches(self._draws())
+        parts = self.config.accumulate
+        while all_of(self.accelerator, len(batch := list(islice(batches, parts))) == parts):
+            self._advance(batch)
+        if self._done:
+            self._judge()
+            if self.config.every.validate_ and not self._shows(self.step):
+                self._show()
+        elif not self._stop:
+            self._tell({"ended": "there are no more batches"})
 
     @property
     def _main(self) -> bool:
@@ -135,127 +150,233 @@ class Loop:
             shared = torch.tensor([self.seconds, float(self._stop)], dtype=torch.float64)
             if self.accelerator.num_processes > 1:
                 shared = accelerate.utils.broadcast(shared.to(self.accelerator.device, torch.float32)).double().cpu()
-            self.seconds = float(shared[0])
-            if shared[1] or self._done:
+            self.seconds, self._stop = float(shared[0]), bool(shared[1])
+            if self._stop or self._done:
                 return
-            rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-            draw = Draw(self.config.seed, self.step, self.progress, rank, ranks)
-            torch.manual_seed(draw.number(f"process {rank}"))  # for what draws without a generator, as dropout does
-            yield draw
+            for part in range(self.config.accumulate):
+                draw = self._draw(part)
+                self._seed(draw)
+                yield draw
             self.seconds += time.monotonic() - began
 
-    def _advance(self, batch: Any, log: Any) -> None:
-        """One step: every loss of the batch, then whatever is due."""
-        share = rate(self.progress, self.config.optimization.warmup)
+    def _draw(self, part: int) -> Draw:
+        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        return Draw(self.config.seed, self.step, self.progress, rank, ranks, part, self.config.accumulate)
+
+    def _seed(self, draw: Draw) -> None:
+        """For what draws without a generator, as dropout does."""
+        torch.manual_seed(draw.number(f"process {draw.rank}" + (f" part {draw.part}" if draw.part else "")))
+
+    def _advance(self, batches: Sequence[Any]) -> None:
+        """One step: every loss of its micro-batches, then whatever is due."""
+        share = rate(self.progress, self.config.warmup, self.config.optimization.schedule)
         figures: dict[str, Tensor] = {}
-        for group, thunk in self.recipe.losses(batch):
-            device, half = self.accelerator.device.type, self.config.precision == "bfloat16"
-            with torch.autocast(device, torch.bfloat16, enabled=half):
-                losses = self.wrapped(thunk)
-            if not torch.isfinite(losses["loss"]):
-                raise InputError(
-                    f"the loss of {group} is not finite at step {self.step}; the last checkpoint is untouched"
-                )
-            self.accelerator.backward(losses["loss"])
-            figures |= {f"{group}.{name}": value.detach() for name, value in losses.items()}
-            figures[f"{group}.norm"] = self._update(group, share)
+        for round_ in zip(*map(self.recipe.losses, batches), strict=True):
+            group, thunks = round_[0][0], [thunk for _, thunk in round_]
+            losses = [self._backward(thunk, last=thunk is thunks[-1]) for thunk in thunks]
+            norm = self._update(group, share, losses, batches, thunks)
+            means = {name: torch.stack([one[name] for one in losses]).mean() for name in losses[0]}
+            figures |= {f"{group}.{name}": value for name, value in means.items()} | {f"{group}.norm": norm}
         self.average.update(self.step)
         self.step += 1
+        self.pace.items += sum(_size(batch) for batch in batches) * self.accelerator.num_processes
         every = self.config.every
         if self.step % every.log == 0 or self.step == 1:
-            self._report(log, {name: float(value) for name, value in figures.items()} | {"rate": share})
-        if every.judge and self.step % every.judge == 0 and self._main:
-            self._report(log, {"judged": self._judge()})
+            self._tell(self._means(figures) | {"rate": share} | self.pace.figures(self.progress))
+        if every.judge and self.step % every.judge == 0 and not self._done:
+            self._judge()
         if every.checkpoint and self.step % every.checkpoint == 0:
             self._save()
+        if self._shows(self.step):
+            self._show()
 
-    def _update(self, group: str, share: float) -> Tensor:
-        """Clip the gradients of "a" or "a+b", step those groups at `share` of their rates; return the norm before clipping."""
+    def _forward(self, thunk: Thunk) -> dict[str, Tensor]:
+        dtype = DTYPES[self.config.precision]
+        with torch.autocast(self.accelerator.device.type, dtype, enabled=dtype != torch.float32):
+            return self.wrapped(thunk)
+
+    def _backward(self, thunk: Thunk, *, last: bool) -> dict[str, Tensor]:
+        """One thunk's losses, its gradients added up; processes exchange them with the last micro-batch."""
+        waiting = getattr(
+            self.wrapped, "no_sync", None
+        )  # DDP's; shards are exchanged every time, which keeps them small
+        with contextlib.nullcontext() if last or waiting is None else waiting():
+            losses = self._forward(thunk)
+            self.scaler.scale(losses["loss"] / self.config.accumulate).backward()
+        return {name: value.detach().float() for name, value in losses.items()}
+
+    def _update(
+        self, group: str, share: float, losses: list[dict[str, Tensor]], batches: Sequence[Any], thunks: list[Thunk]
+    ) -> Tensor:
+        """Clip the gradients of "a" or "a+b", step those groups at `share` of their rates; return the norm before clipping.
+
+        Raises InputError where a loss or a gradient is not finite, before anything has changed. With float16 a gradient may be: then the step is
+        left out, and the loss scale halved.
+        """
         named = group.split("+")
         parameters = [parameter for name in named for parameter in self.groups[name]]
         if self.step == 0:
             members = set(parameters)
             self._silent |= {name for name, p in self.trained.items() if p.grad is None and p in members}
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.optimization.clip)
-        for title, optimizer in self.optimizers.items():
-            if title.rpartition(".")[0] in named:
-                for settings in optimizer.param_groups:
-                    settings["lr"] = settings["full"] * share
-                optimizer.step()
+        optimizers = [self.optimizers[title] for title in self.optimizers if title.rpartition(".")[0] in named]
+        stepping = [one for one in optimizers if any(p.grad is not None for g in one.param_groups for p in g["params"])]
+        for optimizer in stepping:
+            self.scaler.unscale_(optimizer)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = shards.full(torch.nn.utils.get_total_norm(gradients))
+        finite = self._finite(group, norm, losses, batches, thunks)
+        if finite:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.config.optimization.clip, norm)
+        for optimizer in stepping if finite else ():
+            set_rate(optimizer, share)
+            self.scaler.step(optimizer)
+        if stepping:
+            self.scaler.update()
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
         return norm
 
-    def _report(self, log: Any, figures: dict[str, Any]) -> None:
-        if not self._main or not figures:
+    def _finite(
+        self, group: str, norm: Tensor, losses: list[dict[str, Tensor]], batches: Sequence[Any], thunks: list[Thunk]
+    ) -> bool:
+        """Whether the step may be taken. Raises InputError, which names the first bad tensor, where the run cannot go on."""
+        sums = torch.stack([norm, *(one["loss"].to(norm) for one in losses)])
+        if bool(torch.isfinite(sums).all()):
+            return True
+        bad = next((i for i, one in enumerate(losses) if not torch.isfinite(one["loss"])), None)
+        # Gradients that were exchanged are bad in every process, so all of them come here and agree.
+        sound = all_of(self.accelerator, bad is None) if not torch.isfinite(norm) else False
+        if sound and self.scaler.is_enabled() and self.scaler.get_scale() > 1:
+            return False
+        part = bad or 0
+        self._seed(self._draw(part))
+        first = first_bad(self.recipe.root, self.trained, lambda: self._diagnosed(thunks[part]))
+        what = f"the {'gradient' if bad is None else 'loss'} of {group} is not finite at step {self.step}"
+        told = [what, f"the first bad tensor is {first}" if first else "all tensors of the nets are finite"]
+        if keys := [key for batch in batches for key in keys_of(batch)]:
+            told.append(f"the batch was {', '.join(keys)}")
+        told.append(f"{self.saved} is untouched" if self.saved else "there is no checkpoint yet")
+        line = "; ".join(told)
+        self._tell({"stopped": line})
+        raise InputError(line)
+
+    def _diagnosed(self, thunk: Thunk) -> Any:
+        """Once more, without the exchange between processes that DDP's forward may begin."""
+        return self._forward(thunk) if self.config.shards else thunk()
+
+    def _means(self, figures: dict[str, Tensor]) -> dict[str, float]:
+        """Figures over all processes. Every process must ask."""
+        values = torch.stack([value.float() for value in figures.values()])
+        if self.accelerator.num_processes > 1:
+            values = self.accelerator.reduce(values, "mean")
+        return dict(zip(figures, values.tolist(), strict=True))
+
+    @contextmanager
+    def _journal(self) -> Iterator[Journal | None]:
+        if not self._main:
+            yield None
+            return
+        journal = Journal(self.config.out, self.step, tensorboard="tensorboard" in self.config.report_to)
+        try:
+            yield journal
+        finally:
+            journal.close()
+
+    def _tell(self, figures: dict[str, Any]) -> None:
+        if self.journal is None:
             return
         if self._silent:
             figures, self._silent = figures | {"without gradient": sorted(self._silent)}, set()
         line = {"step": self.step, "seconds": round(self.seconds, 1), "progress": round(self.progress, 4)} | figures
-        log.write(json.dumps(line) + "\n")
-        log.flush()
-        told = {name: value for name, value in line.items() if name.endswith(".loss") or name == "judged"}
-        print(f"step {self.step}, {self.progress:.1%} of the budget: {told or line}", file=sys.stderr)
+        self.journal.write(line)
 
-    def _judge(self) -> dict[str, float]:
-        with self.average.in_place(), torch.no_grad():
-            return self.recipe.judge()
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Within, the recipe's root has the averaged weights, whole and in evaluation mode. Every process must enter; one may compute."""
+        training = {module: module.training for module in self.recipe.root.modules()}
+        with self.average.in_place(), shards.whole(self.wrapped), torch.no_grad():
+            self.recipe.root.eval()
+            try:
+                yield
+            finally:
+                for module, mode in training.items():
+                    module.training = mode
+
+    def _judge(self) -> None:
+        with self._averaged():
+            if self._main:
+                self._tell({"judged": self.recipe.judge()})
+
+    def _shows(self, step: int) -> bool:
+        every = self.config.every.validate_
+        return bool(every and step and step % every == 0)
+
+    def _show(self) -> None:
+        """What the recipe makes to be looked at, whole or not at all, in `out/validation-N`."""
+        with self._averaged():
+            if self._main and isinstance(self.recipe, Shown):
+                with replacing(self.config.out / f"validation-{self.step}") as beside:
+                    beside.mkdir()
+                    figures = self.recipe.validate(beside)
+                self._tell({"validated": figures})
 
     def _export(self, folder: Path) -> None:
         """Each part that the recipe writes (a folder or a file) takes its place in `folder` whole; other parts there stay."""
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as beside, self.average.in_place():
-            self.recipe.export(Path(beside))
-            for part in sorted(Path(beside).iterdir()):
-                with replacing(folder / part.name) as place:
-                    part.rename(place)
+        with self._averaged():
+            if not self._main:
+                return
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as beside:
+                self.recipe.export(Path(beside))
+                for part in sorted(Path(beside).iterdir()):
+                    with replacing(folder / part.name) as place:
+                        part.rename(place)
 
     def _save(self) -> Path:
+        """Write what a run needs to go on; nothing where it stands already."""
+        folder = self.config.out / f"checkpoint-{self.step}"
+        if self.saved is not None and self.saved.resolve() == folder.resolve():
+            return folder
         state = {
             "step": self.step,
             "seconds": self.seconds,
-            "config": self.config.model_dump(mode="json"),
+            "scaler": self.scaler.state_dict(),
+            "config": self.config.model_dump(mode="json", by_alias=True),
             "versions": {"torch": torch.__version__, "accelerate": accelerate.__version__},
         }
         names: dict[Tensor, str] = {parameter: name for name, parameter in self.trained.items()}
+        checkpoint = checkpoints.Checkpoint(
+            {name: shards.full(p.detach()) for name, p in self.trained.items()},
+            {name: shards.full(shadow) for name, shadow in self.average.shadow.items()},
+            checkpoints.optimizer_tensors(self.optimizers, names),
+            state,
+        )
         if self._main:
-            checkpoint = checkpoints.Checkpoint(
-                {name: p.detach() for name, p in self.trained.items()},
-                self.average.shadow,
-                checkpoints.optimizer_tensors(self.optimizers, names),
-                state,
-            )
             checkpoints.write(self.config.out, checkpoint, self.config.checkpoints_total_limit)
         self.accelerator.wait_for_everyone()
-        return self.config.out / f"checkpoint-{state['step']}"
+        self.saved = folder
+        return folder
 
     @torch.no_grad()
     def _restore(self, folder: Path) -> None:
         checkpoint = checkpoints.read(folder)
-        changed = difference(checkpoint.state["config"], self.config.model_dump(mode="json"))
-        if changed:
-            raise InputError(
-                f"{folder} was made with another configuration: {'; '.join(changed)}; accept=[KEY, ...] allows it"
-            )
-        if checkpoint.weights.keys() != self.trained.keys():
-            odd = sorted(checkpoint.weights.keys() ^ self.trained.keys())[0]
-            raise InputError(f"{folder} does not fit this recipe: {odd} is in one and not in the other")
+        accepted(self.config, checkpoint.state.get("config", {}), folder)
+        shapes = {name: parameter.shape for name, parameter in self.trained.items()}
+        if odd := sorted(checkpoint.weights.keys() ^ shapes.keys()):
+            raise InputError(f"{folder} does not fit this recipe: {odd[0]} is in one and not in the other")
+        for name, shape in shapes.items():
+            if (there := checkpoint.weights[name].shape) != shape:
+                raise InputError(
+                    f"{folder} does not fit this recipe: {name} is {tuple(there)} there and {tuple(shape)} here"
+                )
         for name, parameter in self.trained.items():
-            parameter.copy_(checkpoint.weights[name])
-            self.average.shadow[name].copy_(checkpoint.average[name])
+            parameter.copy_(shards.like(checkpoint.weights[name], parameter))
+            self.average.shadow[name].copy_(shards.like(checkpoint.average[name], parameter))
         names: dict[Tensor, str] = {parameter: name for name, parameter in self.trained.items()}
         checkpoints.restore_optimizers(self.optimizers, names, checkpoint.optimizer)
-        self.step, self.seconds = checkpoint.state["step"], checkpoint.state["seconds"]
-        if self._main:
-            self._forget_after(self.step)
-
-    def _forget_after(self, step: int) -> None:
-        """Drop what the log says of steps that the checkpoint does not have."""
-        path = self.config.out / "log.jsonl"
-        if path.is_file():
-            kept = [line for line in path.read_text().splitlines() if line and json.loads(line)["step"] <= step]
-            with replacing(path) as beside:
-                beside.write_text("".join(line + "\n" for line in kept))
+        if checkpoint.state.get("scaler"):
+            self.scaler.load_state_dict(checkpoint.state["scaler"])
+        self.step, self.seconds, self.saved = checkpoint.state["step"], checkpoint.state["seconds"], folder
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -273,3 +394,9 @@ class Loop:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _size(batch: Any) -> int:
+    """How many clips a batch has: its keys, or the first axis of its first tensor."""
+    first = next(tensors(batch), None)
+    return len(keys_of(batch)) or (len(first) if first is not None and first.ndim else 0)

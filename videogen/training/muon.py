@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from videogen.training.shards import full, like
+
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
 
@@ -58,10 +60,12 @@ class Muon(torch.optim.Optimizer):
                     state["momentum"] = torch.zeros_like(parameter)
                 state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
                 ahead = parameter.grad.lerp(state["momentum"], group["momentum"])
-                matrix = ahead.reshape(ahead.shape[0], -1).float()
+                whole = full(ahead)  # a spread gradient is orthogonalised whole, by every process alike
+                matrix = whole.reshape(whole.shape[0], -1).float()
                 step = group["lr"] * 0.2 * max(matrix.shape) ** 0.5
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(orthogonalise(matrix).reshape(parameter.shape).to(parameter.dtype), alpha=-step)
+                update = orthogonalise(matrix).reshape(parameter.shape).to(parameter.dtype)
+                parameter.add_(like(update, parameter), alpha=-step)
 
 
 def suits_muon(root: nn.Module) -> set[nn.Parameter]:

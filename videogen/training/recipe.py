@@ -8,10 +8,12 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+from videogen.errors import InputError
 
 Thunk = Callable[[], dict[str, Tensor]]
 """Computes the losses when called; `"loss"` is what is minimised, the other entries are logged."""
@@ -22,9 +24,12 @@ JUDGE_SEED = 1_000_003
 
 @dataclass(frozen=True)
 class Draw:
-    """The address of one step's randomness.
+    """The address of one step's randomness, and which part of the step's batch is asked for.
 
-    `progress` is the spent share of the budget, 0 to 1: curricula and learning rates are functions of it.
+    seed, step     all that is random is a function of these two
+    progress       the spent share of the budget, 0 to 1: curricula and learning rates are functions of it
+    rank, ranks    which process this is, of how many
+    part, parts    which micro-batch of the step this is, of how many (gradient accumulation)
     """
 
     seed: int
@@ -32,6 +37,8 @@ class Draw:
     progress: float = 0.0
     rank: int = 0
     ranks: int = 1
+    part: int = 0
+    parts: int = 1
 
     def number(self, name: str) -> int:
         """A 63-bit seed that depends on (seed, step, name), the same in every process."""
@@ -42,9 +49,28 @@ class Draw:
         """A generator on the processor for the draw called `name`; the same in every process."""
         return torch.Generator().manual_seed(self.number(name))
 
+    @property
+    def places(self) -> int:
+        """Into how many micro-batches a step's batch is cut, over all processes."""
+        return self.ranks * self.parts
+
+    @property
+    def place(self) -> int:
+        """Which of them this is; those of a process follow each other."""
+        return self.rank * self.parts + self.part
+
     def share(self, count: int) -> slice:
-        """This process's part of a global batch of `count` items; every item belongs to exactly one process."""
-        return slice(count * self.rank // self.ranks, count * (self.rank + 1) // self.ranks)
+        """This micro-batch's part of a step's batch of `count` items; every item is in exactly one, a process's parts follow each other.
+
+        Raises InputError where there are fewer items than parts.
+        """
+        place, places = self.place, self.places
+        if count < places:
+            raise InputError(
+                f"a batch of {count} cannot be shared out among {self.ranks} processes with {self.parts} micro-batches each; "
+                f"make it {places} or more"
+            )
+        return slice(count * place // places, count * (place + 1) // places)
 
 
 class Recipe(Protocol):
@@ -61,7 +87,11 @@ class Recipe(Protocol):
         """Build `root` on `device`; return the parameters that train, by group. The loop freezes all others."""
 
     def batches(self, draws: Iterator[Draw]) -> Iterator[Any]:
-        """One batch (this process's share) for each draw, in order. Pulling is lazy."""
+        """One batch (`draw.share` of the step's) for each draw, in order. Pulling is lazy.
+
+        With gradient accumulation a step has several draws in a row, which differ in `part` alone. A batch may have `keys`, the names of its
+        clips, which are told when a loss is not finite. A run ends where the batches end; processes agree on that step.
+        """
 
     def losses(self, batch: Any) -> Iterator[tuple[str, Thunk]]:
         """(group, thunk) pairs. The loop runs a thunk, goes backward, steps that group, then resumes the generator.
@@ -74,3 +104,11 @@ class Recipe(Protocol):
 
     def export(self, folder: Path) -> None:
         """Write the weights as they are into the empty `folder`: one folder a part, in diffusers' or transformers' layout."""
+
+
+@runtime_checkable
+class Shown(Protocol):
+    """What a recipe may offer beside: something to look at every `every.validate` steps."""
+
+    def validate(self, folder: Path) -> dict[str, float]:
+        """Fill the empty `folder` (clips, a contact sheet) and return figures. The averaged weights are in, and gradients are off."""

@@ -43,7 +43,7 @@ def test_overrides_are_yaml_at_an_address(vae: Path) -> None:
     [
         ("settings.crops=3", r"no key settings\.crops; did you mean settings\.crop\?"),
         ("optimisation.muon=1", r"no key optimisation; did you mean optimization\?"),
-        ("optimization.zzz=1", r"no key optimization\.zzz; known are muon, adamw"),
+        ("optimization.zzz=1", r"no key optimization\.zzz; known are optimizer, muon, adamw"),
         ("budget.steps=3", "give minutes or steps"),
         ("seed=many", "seed: Input should be a valid integer"),
         ("seed", "must look like a.b=value"),

@@ -17,8 +17,9 @@ from tests.toy import OFFERS, Toy, ToySettings
 from videogen.errors import InputError
 from videogen.training import Offer, checkpoints, train
 from videogen.training.config import RunConfig
-from videogen.training.loop import Loop, rate
+from videogen.training.loop import Loop
 from videogen.training.recipe import Draw
+from videogen.training.schedules import rate
 
 
 @pytest.fixture

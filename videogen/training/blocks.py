@@ -1,0 +1,50 @@
+"""The blocks of a recipe's root: where gradient checkpointing, `torch.compile` and sharding take hold, from outside.
+
+A block is an element of one of the root's outermost module lists: a level of a UNet, a layer of a text encoder. A root without lists has
+none and is one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from videogen.errors import InputError
+
+
+def blocks(root: nn.Module) -> Iterator[nn.Module]:
+    """The blocks of `root`, in the order they are registered."""
+    for child in root.children():
+        if isinstance(child, nn.ModuleList):
+            yield from child
+        else:
+            yield from blocks(child)
+
+
+def recompute_blocks(root: nn.Module) -> None:
+    """Turn on gradient checkpointing, always non-reentrant, in every network under `root` that has it: ours, diffusers' and transformers'.
+
+    Raises InputError where no network has it.
+    """
+    if not _recomputed(root):
+        raise InputError("gradient_checkpointing: no network of this recipe offers it; leave it out")
+
+
+def _recomputed(module: Any) -> int:
+    if callable(ours := getattr(module, "set_checkpointing", None)):
+        ours(True)
+    elif callable(diffusers := getattr(module, "enable_gradient_checkpointing", None)):
+        diffusers()  # non-reentrant by itself
+    elif callable(transformers := getattr(module, "gradient_checkpointing_enable", None)):
+        transformers({"use_reentrant": False})
+    else:
+        return sum(_recomputed(child) for child in module.children())
+    return 1
+
+
+def compile_blocks(root: nn.Module) -> None:
+    """Compile each block in place (`nn.Module.compile`), or `root` whole where it has none; parameters keep their names."""
+    for block in list(blocks(root)) or [root]:
+        block.compile()
