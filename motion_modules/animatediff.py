@@ -24,6 +24,7 @@ from videogen.models.layers import (
     GroupNorm,
     Linear,
     Scope,
+    plus,
     recompute,
     to_picture,
     to_tokens,
@@ -112,21 +113,23 @@ class Positions(nn.Module):
         self.register_buffer("pe", sinusoidal_positions(width, length))
 
     def forward(self, h: Tensor, p: Pass) -> Tensor:
-        """Add to h `(b f) n c` the position of each frame, counted from the start of its group. Raises InputError beyond the table."""
+        """Add to h `(b f) n c`, a norm's output, the position of each frame in its group. Raises InputError beyond the table."""
         length = self.pe.shape[1]
         if p.f > length:
             raise InputError(
                 f"this motion module has positions for {length} frames, the call has {p.f}; run the clip in windows of at most {length}"
             )
         if p.groups is None:
-            return h + self.pe[0, : p.f].to(h.dtype).repeat(p.b, 1)[:, None]
+            return plus(h, self.pe[0, : p.f].to(h.dtype).repeat(p.b, 1)[:, None])
         same = p.groups[:, :, None] == p.groups[:, None, :]
         place = same.tril(-1).sum(-1)
-        return h + self.pe[0, place.flatten()].to(h.dtype)[:, None]
+        return plus(h, self.pe[0, place.flatten()].to(h.dtype)[:, None])
 
 
 class TemporalBlock(nn.Module):
-    """Two self-attentions along the frames and a GEGLU feed-forward, each behind a LayerNorm; positions are added to the normed tokens."""
+    """Two self-attentions along the frames and a GEGLU feed-forward, each behind a LayerNorm and added to its input, in place where no
+    gradient is asked for; positions are added to the normed tokens.
+    """
 
     def __init__(self, width: int, heads: int, length: int, site: Site) -> None:
         super().__init__()
@@ -143,13 +146,13 @@ class TemporalBlock(nn.Module):
     def forward(self, h: Tensor, p: Pass) -> Tensor:
         """h `(b f) n c`."""
         h = self._attended(h, p) if len(p.spans) < 2 else over_spans(self._attended, h, p)
-        return h + recompute(p.recompute_pieces, self._fed, h, p)
+        return plus(h, recompute(p.recompute_pieces, self._fed, h, p))
 
     def _attended(self, h: Tensor, p: Pass) -> Tensor:
         layers = (self.norm1, self.attn1), (self.norm2, self.attn2)
         for (norm, layer), site, (start, end) in zip(layers, self.sites, self.ends, strict=True):
             x = p.features(start, self.pos_embed(norm(h), p))
-            h = h + p.features(end, recompute(p.recompute_pieces, _attend, layer, x, site, p))
+            h = plus(h, p.features(end, recompute(p.recompute_pieces, _attend, layer, x, site, p)))
         return h
 
     def _fed(self, h: Tensor, p: Pass) -> Tensor:

@@ -391,3 +391,25 @@ def test_a_frame_is_alone_where_no_other_has_its_group():
     assert nets.one_pass(2, 1).lone().tolist() == [[True], [True]]
     groups = torch.tensor([[0, 0, 1], [2, 1, 0]])
     assert nets.one_pass(2, F, groups=groups).lone().tolist() == [[False, False, True], [True, True, True]]
+
+
+class Held(Control):
+    """Holds the very tensors it is shown, and what they were."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Site, torch.Tensor, torch.Tensor]] = []
+
+    def features(self, site, h, p):
+        self.seen.append((site, h, h.clone()))
+        return h
+
+
+def test_without_gradients_no_activation_that_a_control_was_shown_is_written_over():
+    """Layers work in place where no gradient is asked for, but only in what nobody else can hold."""
+    unet, held = nets.tiny_video_unet(), Held()
+    nets.awaken(unet)
+    with torch.no_grad():
+        ask(unet, held, x=nets.clip(b=1, f=3).float())
+    assert len(held.seen) > 20
+    for site, shown, was in held.seen:
+        assert torch.equal(shown, was), site

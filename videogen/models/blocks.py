@@ -22,7 +22,9 @@ from videogen.models.layers import (
     Linear,
     Scope,
     TokenConv,
+    plus,
     recompute,
+    silu,
     to_picture,
     to_tokens,
 )
@@ -46,16 +48,16 @@ class ResnetBlock(nn.Module):
         return p.features(self.site, recompute(p.recompute_pieces, self._added, h, p))
 
     def _added(self, h: Tensor, p: Pass) -> Tensor:
-        x = self.conv1(F.silu(self.norm1(h, p)), p)
+        x = self.conv1(silu(self.norm1(h, p)), p)
         emb = self.time_emb_proj(p.emb, p).expand(-1, p.f, -1).flatten(0, 1)
-        x = x + emb[:, :, None, None]
-        x = self.conv2(F.silu(self.norm2(x, p)), p)
+        x = plus(x, emb[:, :, None, None])
+        x = self.conv2(silu(self.norm2(x, p)), p)
         h = h if self.conv_shortcut is None else self.conv_shortcut(h, p)
-        return h + x
+        return plus(x, h)
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, text attention and feed-forward, each behind a LayerNorm and added to its input.
+    """Self-attention, text attention and feed-forward, each behind a LayerNorm and added to its input, in place where no gradient is asked for.
 
     `temporal` is the slot of a temporal attention at the end (Tune-A-Video, FateZero), called `(h, p)`; empty, it leaves the state dict as the
     image model's.
@@ -78,9 +80,9 @@ class TransformerBlock(nn.Module):
         """h `(b f) n c`."""
         x = p.features(self.ends_self[0], self.norm1(h))
         x = recompute(p.recompute_pieces, attended, self.attn1, x, x, self.site_self, p)
-        h = h + p.features(self.ends_self[1], x)
+        h = plus(h, p.features(self.ends_self[1], x))
         h = self._told(h, p)
-        h = h + recompute(p.recompute_pieces, self._fed, h, p)
+        h = plus(h, recompute(p.recompute_pieces, self._fed, h, p))
         return h if self.temporal is None else self.temporal(h, p)
 
     def _told(self, h: Tensor, p: Pass) -> Tensor:
@@ -90,7 +92,7 @@ class TransformerBlock(nn.Module):
         x = p.features(self.ends_text[0], self.norm2(h))
         x = recompute(p.recompute_pieces, attended, self.attn2, x, text, self.site_text, p, bias)
         x = p.features(self.ends_text[1], x)
-        return h + x if amount is None else add(h, x, amount)
+        return plus(h, x) if amount is None else add(h, x, amount)
 
     def _fed(self, h: Tensor, p: Pass) -> Tensor:
         return self.ff(self.norm3(h), p)
@@ -127,7 +129,7 @@ class Transformer2D(nn.Module):
         x = recompute(p.recompute_pieces, self._tokens, h, p)
         for block in self.transformer_blocks:
             x = block(x, p)
-        return p.features(self.site, h + to_picture(self.proj_out(x, p), h))
+        return p.features(self.site, plus(to_picture(self.proj_out(x, p), h), h))
 
     def _tokens(self, h: Tensor, p: Pass) -> Tensor:
         return self.proj_in(to_tokens(self.norm(h, p)), p)

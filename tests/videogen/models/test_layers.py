@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests import nets
-from videogen.models.layers import GroupNorm
+from videogen.models.layers import GroupNorm, Linear, linear, plus, silu
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
@@ -70,3 +70,43 @@ def test_groups_of_a_norm_compile_without_a_graph_break() -> None:
     p = nets.one_pass(2, 5, groups=GROUPS)
     with torch.no_grad():
         torch.testing.assert_close(torch.compile(norm, fullgraph=True, backend="eager")(h, p), expected)
+
+
+@pytest.mark.parametrize("shape", [(8,), (3, 8), (2, 5, 8)], ids=str)
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
+def test_a_linear_layer_is_the_same_with_and_without_gradients(shape: tuple[int, ...], bias: bool) -> None:
+    layer, h = Linear(8, 6, bias=bias), torch.randn(2, *shape).transpose(0, -2)
+    with torch.no_grad():
+        fast = layer(h)
+    torch.testing.assert_close(fast, layer(h).detach())
+    torch.testing.assert_close(
+        fast.double(), torch.nn.functional.linear(h.double(), *map(as_double, (layer.weight, layer.bias)))
+    )
+
+
+def as_double(value: torch.Tensor | None) -> torch.Tensor | None:
+    return None if value is None else value.detach().double()
+
+
+def test_without_gradients_a_linear_layer_follows_autocast() -> None:
+    h, weight = torch.randn(3, 8), torch.randn(6, 8)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert linear(h, weight, None).dtype == torch.bfloat16
+
+
+def test_memory_is_used_again_only_where_no_gradient_is_asked_for() -> None:
+    for act in (silu, lambda h: plus(h, torch.ones(4))):
+        h = torch.randn(3, 4, requires_grad=True)
+        held = h.detach().clone()
+        expected = act(h).detach()
+        assert torch.equal(h.detach(), held)
+        with torch.no_grad():
+            assert torch.equal(act(held), expected)
+        assert torch.equal(held, expected)
+
+
+def test_a_sum_has_the_wider_dtype() -> None:
+    """Under autocast a layer's output is narrower than the stream it is added to."""
+    narrow, wide = torch.ones(2, dtype=torch.bfloat16), torch.full((2,), 1e-3)
+    with torch.no_grad():
+        assert torch.equal(plus(narrow, wide), narrow + wide)
