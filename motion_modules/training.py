@@ -46,11 +46,15 @@ class Every(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """Until this share of the budget, steps on `clips` clips of so many frames, whatever their distance."""
+    """Until this share of the budget, steps on `clips` clips of so many frames, whatever their distance.
+
+    A share `single` of them is on as many frames by themselves, each of another clip, the first one in half of the cases.
+    """
 
     until: float
     frames: int
     clips: int
+    single: float = 0.0
 
 
 class Settings(Strict):
@@ -62,7 +66,7 @@ class Settings(Strict):
     heads: int = 4
     positions: int = 32
     clips: int = 4000
-    phases: tuple[Phase, ...] = (Phase(0.5, 4, 24), Phase(0.85, 8, 16), Phase(1.0, 16, 8))
+    phases: tuple[Phase, ...] = (Phase(0.5, 4, 24, 0.5), Phase(0.85, 8, 16, 0.25), Phase(1.0, 16, 8))
     noise_power: float = 0.7  # below 1: more often at high noise, where the direction is decided
     mixed_share: float = Field(
         0.2, ge=0, le=1
@@ -120,15 +124,18 @@ class Motion:
     def batches(self, draws: Iterator[Draw]) -> Iterator[tuple[Every | None, Batch]]:
         """Clips with full captions, some of their frames at an even distance; in a joint stage as many stills (None) now and then.
 
-        Frames that follow each other teach that they agree, distant ones where they go. Most clips come in fours that differ in their motion only.
+        Frames that follow each other teach that they agree, distant ones where they go, and frames by themselves, many at once, where a word
+        means that an object stands at a time. Most clips come in fours that differ in their motion only.
         """
         s = self.settings
         for draw in draws:
             generator = draw.generator("frames")
             phase = next((phase for phase in s.phases if draw.progress < phase.until), s.phases[-1])
-            every: Every | None = drawn(phase.frames, generator)
             mixed = float(torch.rand((), generator=generator)) < s.mixed_share
             data, size = self.mixed if mixed else self.data, phase.clips
+            every: Every | None = drawn(phase.frames, generator)
+            if float(torch.rand((), generator=generator)) < phase.single:
+                every, size = drawn_alone(generator), phase.clips * phase.frames
             if s.image != "frozen" and float(torch.rand((), generator=generator)) < s.still_share:
                 every, data, size = None, self.stills, phase.clips * phase.frames
             elif every:
@@ -202,6 +209,13 @@ def drawn(count: int, generator: torch.Generator) -> Every:
     widest = (FRAMES - 1) // max(count - 1, 1)
     stride = 1 + int(torch.randint(widest, (), generator=generator))
     return Every(int(torch.randint(FRAMES - stride * (count - 1), (), generator=generator)), stride, count)
+
+
+def drawn_alone(generator: torch.Generator) -> Every:
+    """One frame. The first is drawn often: a word that moves things either way about their middle would else change nothing on the whole, and
+    image layers had no reason to hear it before modules turn it with time, nor these to turn what is not heard."""
+    anywhere = drawn(1, generator)
+    return anywhere if float(torch.rand((), generator=generator)) < 0.5 else Every(0, 1, 1)
 
 
 @contextlib.contextmanager
