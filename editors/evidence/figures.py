@@ -18,7 +18,11 @@ from videogen.metrics.shares import Share
 
 FULL = Plan(())  # the numbers of clips that the targets are meant for
 DONE, CHANGE, POSITION, VELOCITY = 0.90, 0.05, 0.90, 0.20
-GAIN = {"fatezero": 3.0, "null_text": 10.0}  # dB of a reconstruction above plain inversion
+GAIN = {
+    "fatezero": 3.0,
+    "null_text": 10.0,
+    "null_text_of_a_picture": 10.0,
+}  # dB of a reconstruction above plain inversion
 FAITHFUL_STEPS = 50  # of the reconstructions that the gain is asked of
 
 

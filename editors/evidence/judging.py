@@ -40,11 +40,15 @@ class Verdict:
 
 
 def judge(trial: Trial, edited: Tensor, source: Tensor, frames: int, every: int = 1) -> Verdict:
-    """Judge frames `f 3 H W` in [0, 1], every `every`-th of the clip's `frames`; the source's frames are of the same shape."""
+    """Judge frames `f 3 H W` in [0, 1], every `every`-th of the clip's `frames`; the source's frames are of the same shape.
+
+    Of one frame nothing is said of motion.
+    """
     wanted = _wanted(trial)
     places = centres(trial.scene, frames)[:, ::every]
+    must_stay = _must_stay(trial, wanted, moving=len(edited) > 1)
     if not bool(torch.isfinite(edited).all()):
-        return Verdict(False if trial.asked else None, dict.fromkeys(_must_stay(trial, wanted), False))
+        return Verdict(False if trial.asked else None, dict.fromkeys(must_stay, False))
     (found,) = measure(edited[None])
     items = at_places(found, places)
     facts = _facts(found, wanted, items, places)
@@ -52,7 +56,7 @@ def judge(trial: Trial, edited: Tensor, source: Tensor, frames: int, every: int 
     values = {"change": change(trial, edited, source, frames, every), **_distances(items, places)}
     return Verdict(
         all(asked) if asked else None,
-        {name: all(facts[part] for part in parts) for name, parts in _must_stay(trial, wanted).items()},
+        {name: all(facts[part] for part in parts) for name, parts in must_stay.items()},
         {name: value for name, value in values.items() if math.isfinite(value)},
         read(found),
     )
@@ -122,8 +126,8 @@ def _asked(trial: Trial) -> list[str]:
     return [name if name in ("style", "background") else f"{name} 0" for name in trial.asked]
 
 
-def _must_stay(trial: Trial, wanted: Wanted) -> dict[str, list[str]]:
-    """What must stay -> the facts that it consists of."""
+def _must_stay(trial: Trial, wanted: Wanted, moving: bool = True) -> dict[str, list[str]]:
+    """What must stay -> the facts that it consists of; `moving` where there are frames enough to tell how objects move."""
     parts = {
         "position": ["position 0"],
         "motion": ["motion 0"],
@@ -135,7 +139,9 @@ def _must_stay(trial: Trial, wanted: Wanted) -> dict[str, list[str]]:
     }
     if len(wanted.objects) == 2:
         parts["other"] = [f"{name} 1" for name in ("position", "motion", "colour", "shape")]
-    return {name: facts for name, facts in parts.items() if name not in trial.asked}
+    if not moving:
+        parts = {name: [fact for fact in facts if "motion" not in fact] for name, facts in parts.items()}
+    return {name: facts for name, facts in parts.items() if facts and name not in trial.asked}
 
 
 def _facts(found: Measurement, wanted: Wanted, items: list[MeasuredObject | None], places: Tensor) -> dict[str, bool]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dataclasses
 import hashlib
 import inspect
 import io
@@ -38,6 +39,7 @@ T = TypeVar("T")
 
 FAITHFUL_GUIDANCE = 7.5  # of reconstructions
 TRAVEL = 40.0  # pixels of 128 that Text2Video-Zero's flow goes over the clip; the world's own are 24 to 60
+FIRST = 1 << 20  # every so-manieth frame is the first alone
 SMALL = 32  # latents a side below which its moments lie in the middle of the grid
 FATEZERO = dict.fromkeys(EDITS, ATTRIBUTE) | {"style": STYLE, "removing": STYLE, RECONSTRUCTION: FAITHFUL}
 
@@ -199,6 +201,11 @@ def _null_text(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     return work.edited(x, reconstruction_psnr=work.psnr(found.reached.clean))
 
 
+def _null_text_of_a_picture(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
+    """The paper's own case: one picture, and the image model."""
+    return _null_text(dataclasses.replace(shop, moving=shop.still), trial, clip)
+
+
 def _frames_alone(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     """The image model's pictures of the prompt, each from its own noise."""
     made = shop.still(
@@ -222,8 +229,9 @@ def _text2video_zero(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
 
 
 _ALL = (*EDITS, RECONSTRUCTION)
+_AGAIN = (RECONSTRUCTION,)
 _NOT_SHAPE = tuple(edit for edit in _ALL if edit != "shape")
-SOURCE, TRUTH = "source", "truth"
+SOURCE, TRUTH, PICTURE = "source", "truth", "ddim_inversion_of_a_picture"
 # What all are held against comes first: it is measured first for every clip.
 METHODS: Mapping[str, Method] = {
     method.name: method
@@ -232,17 +240,19 @@ METHODS: Mapping[str, Method] = {
         Method(TRUTH, "true edit after the VAE", "", (*_ALL, FROM_TEXT), _truth, None),
         Method("ddim_inversion", "plain inversion", "ddim_inversion", _ALL, _inversion, None),
         Method("ddim_inversion_of_pictures", "plain inversion, image model", "ddim_inversion", _ALL, _inversion_of_pictures, None, 2),
+        Method(PICTURE, "plain inversion, one picture", "ddim_inversion", _AGAIN, _inversion_of_pictures, None, FIRST),
         Method("frames_alone", "the image model, frame by frame", "", (FROM_TEXT,), _frames_alone, None, 2),
         Method("sdedit", "SDEdit", "sdedit", EDITS, _sdedit),
         Method("prompt_to_prompt", "Prompt-to-Prompt", "prompt_to_prompt", EDITS, _prompt_to_prompt),
         Method("fatezero", "FateZero", "fatezero", _NOT_SHAPE, _fatezero),
         Method("text2video_zero", "Text2Video-Zero", "text2video_zero", (FROM_TEXT,), _text2video_zero, "frames_alone", 2),
         Method("null_text", "Null-text inversion over frames", "null_text", _ALL, _null_text, tuned=True),
+        Method("null_text_of_a_picture", "Null-text inversion of one picture", "null_text", _AGAIN, _null_text_of_a_picture, PICTURE, FIRST, True),
         Method("tune_a_video", "Tune-A-Video", "tune_a_video", EDITS, _tune_a_video, "ddim_inversion_of_pictures", 2, True),
         Method("fatezero_tuned", "FateZero on a tuned model", "fatezero", ("shape",), _fatezero_tuned, "ddim_inversion_of_pictures", 2, True),
     )
 }  # fmt: skip
 BOUNDS = (SOURCE, TRUTH)
 BASELINES = tuple(sorted({method.against for method in METHODS.values() if method.against}))
-MEASURED = tuple(name for name in METHODS if name not in (*BOUNDS, "ddim_inversion_of_pictures", "frames_alone"))
+MEASURED = tuple(name for name in METHODS if name not in BOUNDS and (name not in BASELINES or name == "ddim_inversion"))
 """Methods that can be asked for by name."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from editors.evidence.judging import at_places, change, elsewhere, judge, judge_text
+from editors.evidence.methods import FIRST
 from editors.evidence.trials import EDITS, FROM_TEXT, KINDS, RECONSTRUCTION, Trial, centres, source_clip, trial
 from videogen.errors import InputError
 from videogen.shapes import Scenes, measure, parse, render
@@ -51,6 +52,17 @@ def test_source_and_target_prompts_are_true_of_the_two_scenes_and_differ_in_what
         old, new = (p if name in ("style", "background") else p.objects[0] for p in (before, after))
         assert getattr(old, name) != getattr(new, name)
         assert getattr(new, name) is not None
+
+
+def test_of_one_picture_all_but_motion_is_judged() -> None:
+    for number in range(4):
+        asked = trial(RECONSTRUCTION, number)
+        picture = drawn(asked.scene)[:1]
+        found = judge(asked, picture, picture, FRAMES, every=FIRST)
+        assert all(found.stayed.values()), found
+        assert "motion" not in found.stayed
+        assert found.read is not None  # without it no PSNR is taken
+        assert not all(judge(asked, torch.full_like(picture, 0.9), picture, FRAMES, every=FIRST).stayed.values())
 
 
 def test_kinds_take_turns_and_edits_share_scenes_and_sources() -> None:
