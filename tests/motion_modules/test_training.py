@@ -30,7 +30,7 @@ def test_exactly_the_declared_tensors_change(world: Path, tmp_path: Path, image:
         stills=64,
         judged=1,
         made=0,
-        phases=(Phase(0.5, 8, 4), Phase(1.0, 4, 4, 1.0)),
+        phases=(Phase(0.3, 4, 4, 1.0), Phase(1.0, 8, 4)),
         heads=2,
         image=image,
     )
