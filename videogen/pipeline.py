@@ -20,7 +20,6 @@ from videogen.denoiser import Denoiser
 from videogen.errors import InputError
 from videogen.files import replacing
 from videogen.free_init import FreeInit
-from videogen.free_init import free_init as reinitialised
 from videogen.guidance import Scale
 from videogen.models import autoencoder, folder
 from videogen.models.folder import Parts
@@ -28,13 +27,15 @@ from videogen.models.sizes import Sizes, count, size_condition
 from videogen.noise import source_of
 from videogen.path import Path
 from videogen.plan import Plan
-from videogen.prediction import kind_from_config
-from videogen.progress import after_step, bar
+from videogen.prediction import Denoise, kind_from_config
 from videogen.result import Output, Result, shown
+from videogen.run import sampled
 from videogen.windows import Windows, windowed
 
 if TYPE_CHECKING:
     from videogen.adapters.lora import Loras
+
+Callback = Callable[["Pipeline", int, float, Tensor], Tensor | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,127 +189,96 @@ class Pipeline:
         sampler: str = "ddim",
         eta: float = 0.0,
         karras: bool = False,
+        denoising_start: float = 0.0,
+        denoising_end: float = 1.0,
         windows: Windows | None = None,
         free_noise: bool = False,
         control: Control | None = None,
     ) -> Plan:
-        """What a call with these options will do, without doing it. Raises InputError for impossible values."""
+        """What a call with these options will do, without doing it.
+
+        height, width        pixels, multiples of the VAE's factor (8); the model's own size by default
+        num_inference_steps  steps; None is the model's own number (25 where it says nothing)
+        guidance_scale       a number, a function of the time, or a list by frame; 1 is no guidance, None the model's own (7.5)
+        denoising_start, denoising_end   the shares of the path between which steps are made, as in diffusers
+        windows              how clips longer than the module's table are cut; chosen by itself where they are
+        free_noise           FreeNoise instead: shuffled noise, and temporal layers in overlapping pieces inside one call
+
+        Raises InputError for impossible values.
+        """
         steps = self.steps if num_inference_steps is None else num_inference_steps
         guidance = self.guidance if guidance_scale is None else guidance_scale
         plan.check_numbers(num_frames, steps, guidance_scale=guidance)
         factor = autoencoder.factor(self.parts.vae)
         size = plan.size_of(height, width, self.default_size, factor)
         method = plan.sampler_of(sampler, self.scheduler, eta, karras)
-        times = method.times(self.denoiser.path, steps)
+        times = method.times(self.denoiser.path, steps).between(denoising_start, denoising_end)
         table = (None, None) if self.motion is None else (self.motion.longest, self.motion.trained)
         pieces = plan.windows_of(windows, num_frames, free_noise, *table, chosen=control is not None)
         latents = (self.parts.unet.config.in_channels, size[0] // factor, size[1] // factor)
-        return Plan(tuple(range(num_frames)), size, latents, guidance, method, times, pieces)
+        return Plan(tuple(range(num_frames)), size, latents, guidance, method, times, eta, pieces, free_noise)
 
+    # fmt: off
     @torch.no_grad()
     def __call__(
-        self,
-        prompt: str | Mapping[int, str] | Sequence[str | Mapping[int, str]],
-        *,
-        prompt_2: str | Sequence[str] | None = None,
-        negative_prompt: str | Sequence[str] | None = None,
-        negative_prompt_2: str | Sequence[str] | None = None,
-        clip_skip: int = 0,
-        sizes: Sizes | None = None,
-        negative_sizes: Sizes | None = None,
-        num_frames: int = 16,
-        height: int | None = None,
-        width: int | None = None,
-        num_inference_steps: int | None = None,
-        guidance_scale: Scale | None = None,
-        guidance_rescale: float = 0.0,
-        guidance_batched: bool = True,
-        sampler: str = "ddim",
-        eta: float = 0.0,
-        karras: bool = False,
-        seed: int | Sequence[int] | None = None,
-        generator: torch.Generator | None = None,
-        latents: Tensor | None = None,
-        motion_scale: float | Dial = 1.0,
-        conditions: Sequence[Pair] = (),
-        control: Control | None = None,
-        windows: Windows | None = None,
-        free_noise: bool = False,
-        free_init: FreeInit | None = None,
-        output_type: Output = "pil",
-        callback_on_step_end: Callable[[Pipeline, int, float, Tensor], Tensor | None] | None = None,
-        progress: bool = True,
+        self, prompt: str | Mapping[int, str] | Sequence[str | Mapping[int, str]], *,
+        negative_prompt: str | Sequence[str] | None = None, clip_skip: int = 0,
+        prompt_2: str | Sequence[str] | None = None, negative_prompt_2: str | Sequence[str] | None = None,
+        sizes: Sizes | None = None, negative_sizes: Sizes | None = None,
+        num_frames: int = 16, height: int | None = None, width: int | None = None,
+        sampler: str = "ddim", num_inference_steps: int | None = None, eta: float = 0.0, karras: bool = False,
+        guidance_scale: Scale | None = None, guidance_rescale: float = 0.0, guidance_batched: bool = True,
+        seed: int | Sequence[int] | None = None, generator: torch.Generator | None = None, latents: Tensor | None = None,
+        denoising_start: float = 0.0, denoising_end: float = 1.0,
+        motion_scale: float | Dial = 1.0, conditions: Sequence[Pair] = (), control: Control | None = None,
+        windows: Windows | None = None, free_noise: bool = False, free_init: FreeInit | None = None,
+        output_type: Output = "pil", callback_on_step_end: Callback | None = None, progress: bool = True,
     ) -> Result:
         """Make a clip (or, with `num_frames=1`, a picture) for each prompt.
 
         prompt             text, `{frame: text}` for a prompt that travels, or a list of either
-        prompt_2           what SDXL's second text encoder reads instead (`negative_prompt_2` likewise)
         clip_skip          layers left out at the end of the text encoders, for the prompt alone, as in diffusers
+        prompt_2           what SDXL's second text encoder reads instead (`negative_prompt_2` likewise)
         sizes              what SDXL is told of sizes and crops (its refiner: of beauty), `negative_sizes` on the other side
-        height, width      pixels, multiples of the VAE's factor (8); the model's own size by default
-        num_inference_steps   steps; None is the model's own number (25 where it says nothing)
-        guidance_scale     a number, a function of the time, or a list by frame; 1 is no guidance, None the model's own (7.5)
-        guidance_batched   both branches in one call, or one after the other in half the memory
         seed               frame-addressed noise: frame i is the same in a clip of 8 or 800 frames; a list gives one per prompt
         generator          diffusers' draw instead; `latents` (`b f c h w`, unit variance) wins over both
-        motion_scale       strength of the motion modules, a number or a `Dial`
+        denoising_start    share of the path after which `latents` are, to go on from there; `denoising_end` where to stop
+        guidance_batched   both branches in one call, or one after the other in half the memory
         conditions         pairs (given, null) of `Conditioning`, merged with the text
         control            what changes attention or activations (`Control`), a frame choice among others
-        windows            how clips longer than the module's table are cut; chosen by itself where they are
-        free_noise         FreeNoise instead: shuffled noise, and temporal layers in overlapping pieces inside one call
-        free_init          FreeInit: sample several times, renewing the high frequencies of the noise
         callback_on_step_end  `(pipe, step, t, latents) -> latents or None`, after each step
 
-        Raises InputError for impossible values, before anything is computed.
+        The others are `plan`'s. Raises InputError for impossible values, before anything is computed.
         """
         settled = self.plan(
-            num_frames=num_frames, height=height, width=width, num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale, sampler=sampler, eta=eta, karras=karras, windows=windows, free_noise=free_noise,
-            control=control,
-        )  # fmt: skip
+            num_frames=num_frames, height=height, width=width, num_inference_steps=num_inference_steps, sampler=sampler,
+            guidance_scale=guidance_scale, eta=eta, karras=karras, denoising_start=denoising_start, denoising_end=denoising_end,
+            windows=windows, free_noise=free_noise, control=control,
+        )
         plan.check_finite(guidance_rescale=guidance_rescale, motion_scale=motion_scale)
-        times, frames, pieces = settled.times, settled.frames, settled.windows
+        plan.check_together(settled, latents, control, free_init, batched=guidance_batched)
         prompts = [prompt] if isinstance(prompt, (str, Mapping)) else list(prompt)
-        source = source_of(seed, generator)
-        address = (len(prompts), frames, settled.latents)
-        x = plan.first_noise(latents, source, address, pieces if free_noise else None).to(self.device, torch.float32)
-        given, null = self.condition(
-            prompts, negative_prompt, frames, settled.size, motion_scale, conditions, prompt_2=prompt_2,
+        source, address = source_of(seed, generator), (len(prompts), settled.frames, settled.latents)
+        x = plan.first_noise(latents, source, address, settled.pieces).to(self.device, torch.float32)
+        pair = self.condition(
+            prompts, negative_prompt, settled.frames, settled.size, motion_scale, conditions, prompt_2=prompt_2,
             negative_2=negative_prompt_2, clip_skip=clip_skip, sizes=sizes, negative_sizes=negative_sizes,
-        )  # fmt: skip
-        if free_noise and pieces is not None:
-            given, null = given.replace(spans=pieces), null.replace(spans=pieces)
-        if control is not None and not guidance_batched and settled.guidance != 1:
-            raise InputError(
-                "a control may join the branches of guidance, which are not in one call here; use guidance_batched=True"
-            )
-        always = None if self.motion is None else self.motion.control
-        denoise = (together if guidance_batched else apart)(
-            self.denoiser.replace(path=times.path), (given, null), settled.guidance, times.t, both(always, control), guidance_rescale
-        )  # fmt: skip
-        if pieces is not None and not free_noise:
-            denoise = windowed(denoise, pieces)
+        )
+        denoise = self._denoise(settled, pair, control, guidance_rescale, batched=guidance_batched)
         callback = None if callback_on_step_end is None else functools.partial(callback_on_step_end, self)
+        x = sampled(settled, denoise, x, lambda draw: source(*address, draw).to(x), free_init, callback, progress)
+        return Result(shown(x, self.decode, output_type), seed if isinstance(seed, int) else None, tuple(settled.times.t.tolist()), settled.cut)
+    # fmt: on
 
-        def noise(draw: tuple[float, int]) -> Tensor:
-            return source(*address, draw).to(self.device)
-
-        rounds = 1 if free_init is None else free_init.iterations
-        label = "" if pieces is None else f"{num_frames} frames in windows of {pieces.length}"
-        with bar(len(times) * rounds, progress, label) as tick:
-
-            def run(first: Tensor) -> Tensor:
-                after = after_step(times, tick, callback)
-                options = {"eta": eta} if eta else {}
-                return settled.sampler(denoise, first * times.scale, times, noise=noise, after=after, **options)
-
-            if free_init is None:
-                x = run(x)
-            else:
-                x = reinitialised(run, x, lambda i: noise((-1.0, i)), times.path, free_init)
-        cut = () if pieces is None else tuple(window.frames for window in pieces.cut(frames))
-        used = int(seed) if isinstance(seed, int) else None
-        return Result(shown(x, self.decode, output_type), used, tuple(times.t.tolist()), cut)
+    def _denoise(self, settled: Plan, pair: Pair, control: Control | None, rescale: float, *, batched: bool) -> Denoise:
+        """The network under a condition, guided, in windows where the clip needs them."""
+        if settled.pieces is not None:
+            pair = (pair[0].replace(spans=settled.pieces), pair[1].replace(spans=settled.pieces))
+        always = None if self.motion is None else self.motion.control
+        guided = (together if batched else apart)(
+            self.denoiser.replace(path=settled.times.path), pair, settled.guidance, settled.times.t, both(always, control), rescale
+        )  # fmt: skip
+        return guided if settled.windows is None or settled.free_noise else windowed(guided, settled.windows)
 
     def condition(
         self,

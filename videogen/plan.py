@@ -9,7 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
+from videogen.control import Control
 from videogen.errors import InputError
+from videogen.free_init import FreeInit
 from videogen.guidance import Scale
 from videogen.noise import Drawn, FrameNoise, shuffled
 from videogen.sampling import SAMPLERS, Sampler
@@ -27,8 +29,9 @@ class Plan:
     size      height and width in pixels
     latents   channels, height and width of a frame in there
     guidance  the scale, 1 for none
-    sampler   fitted to the model's scheduler config; `times` are its steps
+    sampler   fitted to the model's scheduler config; `times` are its steps, `eta` the share of fresh noise in ddim
     windows   how the clip is cut, None where it is made in one piece
+    free_noise  windows are inside the temporal layers and share shuffled noise (FreeNoise)
     """
 
     frames: tuple[int, ...]
@@ -37,7 +40,19 @@ class Plan:
     guidance: Scale
     sampler: Sampler
     times: Times
+    eta: float
     windows: Windows | None
+    free_noise: bool
+
+    @property
+    def pieces(self) -> Windows | None:
+        """FreeNoise's windows, None without it."""
+        return self.windows if self.free_noise else None
+
+    @property
+    def cut(self) -> tuple[tuple[int, ...], ...]:
+        """The frames of each window, empty where the clip is made in one piece."""
+        return () if self.windows is None else tuple(window.frames for window in self.windows.cut(self.frames))
 
 
 def check_numbers(frames: int, steps: int, **scales: Any) -> None:
@@ -54,6 +69,20 @@ def check_finite(**scales: Any) -> None:
     for name, value in scales.items():
         if isinstance(value, (int, float)) and not math.isfinite(value):
             raise InputError(f"{name.replace('_', ' ')} {value}: give a finite number")
+
+
+def check_together(
+    plan: Plan, latents: Tensor | None, control: Control | None, free_init: FreeInit | None, *, batched: bool
+) -> None:
+    """Refuse what does not go together in one call."""
+    if control is not None and not batched and plan.guidance != 1:
+        raise InputError(
+            "a control may join the branches of guidance, which are not in one call here; use guidance_batched=True"
+        )
+    if plan.times.late and latents is None:
+        raise InputError("with denoising_start a call goes on from latents; give latents=")
+    if free_init is not None and not plan.times.whole:
+        raise InputError("FreeInit samples the whole path again and again; leave denoising_start and denoising_end out")
 
 
 def size_of(height: int | None, width: int | None, default: tuple[int, int], factor: int) -> tuple[int, int]:

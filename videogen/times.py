@@ -61,6 +61,8 @@ class Times:
     t: Tensor  # n, float64
     to: Tensor  # n, float64
     scale: float = 1.0  # of the first x: the standard deviation of the noise it starts from
+    late: bool = False  # earlier steps are left out: x is not noise at first
+    whole: bool = True  # no steps are left out
 
     def __post_init__(self) -> None:
         # A position off the path is found here, before any step is paid for.
@@ -79,6 +81,23 @@ class Times:
             raise InputError(f"{count} steps of {len(self)}: choose 0 to {len(self)}")
         first = len(self) - count
         return replace(self, t=self.t[first:], to=self.to[first:], scale=1.0)
+
+    def between(self, start: float, end: float) -> "Times":
+        """The steps between two shares of the path, cut as by `denoising_start` and `denoising_end` in diffusers.
+
+        What one call ends with, another goes on from: 0 to s and s to 1 are all steps, each once. Raises InputError for
+        shares that leave no step.
+        """
+        if start == 0 and end == 1:
+            return self
+        above, below = (round(self.path.steps - share * self.path.steps) for share in (start, end))
+        kept = ((self.t < above) | (start == 0)) & ((self.t >= below) | (end == 1))
+        if not 0 <= start < end <= 1 or not kept.any():
+            raise InputError(
+                f"no step lies between the shares {start:g} and {end:g} of the path; give 0 to 1, in order"
+            )
+        scale = self.scale if start == 0 else 1.0
+        return replace(self, t=self.t[kept], to=self.to[kept], scale=scale, late=start > 0, whole=False)
 
 
 def ancestral_steps(path: Path, n: int, grid: Grid) -> Times:
