@@ -15,10 +15,11 @@ from videogen.training.recipe import Draw, Thunk
 
 
 class ToySettings(Strict):
-    """How many rows a batch has, and whether a loss draws from the process's own random state."""
+    """How many rows a batch has, whether a loss draws from the process's own random state, and (rank, step) where the batches of a process end."""
 
     rows: int = 4
     noisy: bool = True
+    ends: tuple[int, int] | None = None
 
 
 class Toy:
@@ -36,6 +37,8 @@ class Toy:
 
     def batches(self, draws: Iterator[Draw]) -> Iterator[Tensor]:
         for draw in draws:
+            if self.settings.ends == (draw.rank, draw.step):
+                return
             yield torch.randn(self.settings.rows, 6, generator=draw.generator("rows"))[draw.share(self.settings.rows)]
 
     def losses(self, batch: Tensor) -> Iterator[tuple[str, Thunk]]:
@@ -48,6 +51,10 @@ class Toy:
 
     def judge(self) -> dict[str, float]:
         return {"weight": float(self.root["first"].weight.sum())}
+
+    def validate(self, folder: Path) -> dict[str, float]:
+        save_file(dict(self.root["first"].state_dict()), folder / "weights.safetensors")
+        return self.judge()
 
     def export(self, folder: Path) -> None:
         (folder / "toy").mkdir()

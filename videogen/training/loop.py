@@ -302,9 +302,14 @@ class Loop:
                 for module, mode in training.items():
                     module.training = mode
 
+    @property
+    def _computes(self) -> bool:
+        """Whether this process judges and makes clips: the first, and with shards all alike, as each forward is theirs together."""
+        return self._main or self.config.shards
+
     def _judge(self) -> None:
         with self._averaged():
-            if self._main:
+            if self._computes:
                 self._tell({"judged": self.recipe.judge()})
 
     def _shows(self, step: int) -> bool:
@@ -314,8 +319,8 @@ class Loop:
     def _show(self) -> None:
         """What the recipe makes to be looked at, whole or not at all, in `out/validation-N`."""
         with self._averaged():
-            if self._main and isinstance(self.recipe, Shown):
-                with replacing(self.config.out / f"validation-{self.step}") as beside:
+            if self._computes and isinstance(self.recipe, Shown):
+                with self._replacing(self.config.out / f"validation-{self.step}") as beside:
                     beside.mkdir()
                     figures = self.recipe.validate(beside)
                 self._tell({"validated": figures})
@@ -323,14 +328,24 @@ class Loop:
     def _export(self, folder: Path) -> None:
         """Each part that the recipe writes (a folder or a file) takes its place in `folder` whole; other parts there stay."""
         with self._averaged():
-            if not self._main:
+            if not self._computes:
                 return
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as beside:
                 self.recipe.export(Path(beside))
-                for part in sorted(Path(beside).iterdir()):
+                for part in sorted(Path(beside).iterdir()) if self._main else ():
                     with replacing(folder / part.name) as place:
                         part.rename(place)
+
+    @contextmanager
+    def _replacing(self, path: Path) -> Iterator[Path]:
+        """As `files.replacing` in the first process; what others write goes nowhere."""
+        if self._main:
+            with replacing(path) as beside:
+                yield beside
+        else:
+            with tempfile.TemporaryDirectory() as beside:
+                yield Path(beside) / path.name
 
     def _save(self) -> Path:
         """Write what a run needs to go on; nothing where it stands already."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +33,10 @@ def shard(wrapped: nn.Module, device: torch.device) -> None:
 
 @contextlib.contextmanager
 def whole(wrapped: nn.Module) -> Iterator[None]:
-    """Within, all parameters under `wrapped` are full, plain tensors, and any process may compute with them by itself.
+    """Within, all parameters under `wrapped` are full, plain tensors.
 
-    Every process must enter. Nothing happens where nothing is sharded. What is written to a parameter inside is lost.
+    Every process must enter, and all must run the same forwards: torch keeps their order, to fetch ahead in the next backward pass. Nothing happens
+    where nothing is sharded. What is written to a parameter inside is lost.
     """
     from torch.distributed.fsdp import FSDPModule
 
@@ -45,9 +47,19 @@ def whole(wrapped: nn.Module) -> Iterator[None]:
     for part in parts:
         part.set_reshard_after_forward(False, recurse=False)
         part.unshard()
+
+    def filled(_module: nn.Module, state: dict[str, Any], _prefix: str, _metadata: object) -> None:
+        """A state dict asked for in here: torch takes the shards for it, and leaves the parameters in pieces."""
+        state.update({name: full(value) for name, value in state.items() if isinstance(value, DTensor)})
+        for part in parts:
+            part.unshard()
+
+    hooks = [module.register_state_dict_post_hook(filled) for module in wrapped.modules() if parts]
     try:
         yield
     finally:
+        for hook in hooks:
+            hook.remove()
         for part in parts:
             part.reshard()
             part.set_reshard_after_forward(True, recurse=False)

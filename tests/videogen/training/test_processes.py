@@ -1,5 +1,6 @@
-"""Two processes with the same global batch train as one does."""
+"""Two processes with the same global batch train as one does; what data they have, they end together."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,20 +8,61 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.forked import CONTEXT, together
 from tests.toy import OFFERS
 from videogen.training import checkpoints, train
 
 ROOT = Path(__file__).parents[3]
+forks = pytest.mark.skipif(CONTEXT is None, reason="needs children that are forked")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A run of five steps with one random state for all processes."""
+    path = tmp_path / "toy.yaml"
+    path.write_text(
+        f"recipe: toy\nout: {tmp_path}/one\nbudget: {{steps: 5}}\nthreads: 1\nevery: {{log: 1}}\n"
+        "settings: {noisy: false, rows: 8}\n"
+    )
+    return path
+
+
+def run(config: Path, *overrides: str) -> None:
+    train(config, overrides, offers=OFFERS)
+
+
+def losses(folder: Path) -> torch.Tensor:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return torch.tensor(
+        [[line["first.loss"], line["second.loss"], line["first.norm"]] for line in lines if "rate" in line]
+    )
+
+
+@forks
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_have_the_losses_and_weights_of_one(config: Path, tmp_path: Path, accumulate: int) -> None:
+    one = checkpoints.read(train(config, offers=OFFERS))
+    assert together(2, run, config, f"out={tmp_path}/two", f"accumulate={accumulate}") == [0, 0]
+    two = checkpoints.read(checkpoints.find(tmp_path / "two", "latest"))
+    assert two.state["step"] == 5
+    torch.testing.assert_close(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-5, atol=1e-5)
+    for name, weight in one.weights.items():
+        torch.testing.assert_close(weight, two.weights[name], rtol=0, atol=1e-5, msg=name)
+
+
+@forks
+def test_data_that_end_early_in_one_process_end_the_run_in_all(config: Path, tmp_path: Path) -> None:
+    assert together(2, run, config, "settings.ends=[1, 3]") == [0, 0]
+    assert checkpoints.find(tmp_path / "one", "latest").name == "checkpoint-3"
+    last = json.loads((tmp_path / "one" / "log.jsonl").read_text().splitlines()[-1])
+    assert (last["step"], last["ended"]) == (3, "there are no more batches")
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(tmp_path: Path) -> None:
-    config = tmp_path / "toy.yaml"
-    config.write_text(f"recipe: toy\nout: {tmp_path}/one\nbudget: {{steps: 5}}\nsettings: {{noisy: false}}\n")
+def test_a_launcher_starts_two_processes(config: Path, tmp_path: Path) -> None:
     one = checkpoints.read(train(config, offers=OFFERS))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "tests.toy"]
     subprocess.run([*launch, config, f"out={tmp_path}/two"], check=True, cwd=ROOT, capture_output=True, timeout=120)
     two = checkpoints.read(checkpoints.find(tmp_path / "two", "latest"))
-    assert two.state["step"] == 5
     for name, weight in one.weights.items():
-        assert torch.allclose(weight, two.weights[name], atol=1e-5), name
+        torch.testing.assert_close(weight, two.weights[name], rtol=0, atol=1e-5, msg=name)
