@@ -177,7 +177,9 @@ def _tune_a_video(pipe: Pipeline, r: Request, few: Few, progress: bool) -> tuple
     if not temporal_parameters(pipe.parts.unet):
         steps, rate = int(r.settings["tuning_steps"]), float(r.settings["learning_rate"])
         frames = few(int(r.settings.get("tuned_on", TUNED_ON)))
-        pipe, _ = tune(pipe, frames, r.source_prompt, steps=steps, learning_rate=rate, seed=r.base.seed)
+        pipe, _ = tune(
+            pipe, frames, r.source_prompt, steps=steps, learning_rate=rate, seed=r.base.seed, progress=progress
+        )
     inverted = r.settings.get("invert", True)
 
     def call(clip: Tensor, first: int) -> Edited:

@@ -6,7 +6,9 @@ first and the previous frame (`frame_choice.SPARSE_CAUSAL`) in tuning, inversion
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +41,7 @@ def tune_a_video(
     negative_prompt: str | None = None,
     inversion_prompt: str = "",
     seed: int = 0,
+    progress: bool = True,
 ) -> Edited:
     """Frames `f 3 H W` in [0, 1] that show `source`, made to show `target`.
 
@@ -51,7 +54,9 @@ def tune_a_video(
     """
     measured: dict[str, float] = {}
     if not temporal_parameters(pipe.parts.unet):
-        pipe, measured = tune(pipe, clip, source, steps=tuning_steps, learning_rate=learning_rate, seed=seed)
+        pipe, measured = tune(
+            pipe, clip, source, steps=tuning_steps, learning_rate=learning_rate, seed=seed, progress=progress
+        )
     made = sample(
         pipe, clip, target, steps=steps, guidance_scale=guidance_scale, negative_prompt=negative_prompt,
         inversion_prompt=inversion_prompt,
@@ -82,11 +87,19 @@ def sample(
 
 
 def tune(
-    pipe: Pipeline, clip: Tensor, prompt: str, *, steps: int = 200, learning_rate: float = 3e-5, seed: int = 0
+    pipe: Pipeline,
+    clip: Tensor,
+    prompt: str,
+    *,
+    steps: int = 200,
+    learning_rate: float = 3e-5,
+    seed: int = 0,
+    progress: bool = True,
 ) -> tuple[Pipeline, dict[str, float]]:
     """A copy of an image model, tuned on frames `f 3 H W` in [0, 1] and their caption, and its error on the clip.
 
-    With 0 steps it is the untuned model with the method's attention.
+    With 0 steps it is the untuned model with the method's attention. progress: the loop tells of its steps on stderr. Raises KeyboardInterrupt
+    where the loop was stopped by a signal: half a tuning is not what was asked for.
     """
     from motion_modules.tuning import How, Subject, Tuning
     from videogen.training.config import RunConfig
@@ -102,7 +115,11 @@ def tune(
                 "recipe": "tune_a_video", "out": Path(folder) / "run", "seed": seed, "budget": {"steps": steps}, "settings": {},
                 "optimization": {**optimization, "warmup": 0.0, "average": 0.0}, "every": {"log": max(steps // 10, 1), "checkpoint": 0},
             }  # fmt: skip
-            Loop(RunConfig[How].model_validate(values), recipe).run()
+            loop = Loop(RunConfig[How].model_validate(values), recipe)
+            with contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO()):
+                loop.run()
+            if loop.progress < 1:
+                raise KeyboardInterrupt
         else:
             torch.manual_seed(seed)
             recipe.prepare(device)

@@ -7,11 +7,9 @@ a clip (a tuned model, null texts) is found once for all edits of that clip.
 from __future__ import annotations
 
 import ast
-import contextlib
 import dataclasses
 import hashlib
 import inspect
-import io
 import textwrap
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
@@ -175,10 +173,10 @@ def tuned_model(shop: Workshop, trial: Trial, clip: Tensor) -> Pipeline:
     """The image model, tuned on a clip and its prompt."""
 
     def find() -> Pipeline:
-        with contextlib.redirect_stderr(io.StringIO()):  # the loop tells of its steps, in the middle of a run's own bar
-            return tune(
-                shop.still, clip, trial.source, steps=shop.tuning_steps, learning_rate=shop.tuning_rate, seed=trial.number
-            )[0]  # fmt: skip
+        return tune(
+            shop.still, clip, trial.source, steps=shop.tuning_steps, learning_rate=shop.tuning_rate, seed=trial.number,
+            progress=False,
+        )[0]  # fmt: skip
 
     return shop.once("tuned", (trial.clip_name, trial.source), find)
 

@@ -1,5 +1,6 @@
 """Tune-A-Video as an editor: one tuning, then inversion and sampling through the same causal network."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 from editors.tune_a_video import from_config, sample, tune, tune_a_video
 from editors.workpiece import begin
 from motion_modules.tune_a_video import temporal_parameters
+from motion_modules.tuning import Tuning
 from tests import folders
 from videogen.errors import InputError
 from videogen.frame_choice import MIDDLE, SPARSE_CAUSAL
@@ -114,3 +116,18 @@ def test_a_file_with_the_authors_keys_runs_from_tuning_to_clips(place, clip, tmp
 def test_what_cannot_be_edited_is_refused_before_anything_is_tuned(pipe):
     with pytest.raises(InputError, match="multiple"):
         tune_a_video(pipe, torch.rand(2, 3, 15, 16), "a", "b")
+
+
+def test_a_tuning_that_is_interrupted_ends_the_edit_and_one_can_be_silent(pipe, clip, monkeypatch, capsys):
+    """The loop finishes its step and returns; half a tuning must not be sampled from."""
+    tune(pipe, clip, "a", steps=1, progress=False)
+    assert capsys.readouterr().err == ""
+    losses = Tuning.losses
+
+    def interrupted(self, batch):
+        signal.raise_signal(signal.SIGINT)
+        return losses(self, batch)
+
+    monkeypatch.setattr(Tuning, "losses", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tune_a_video(pipe, clip, "a", "b", tuning_steps=3, steps=1, progress=False)
