@@ -23,6 +23,7 @@ def explain(pipe: Pipeline, request: Request) -> list[Line]:
         ("parts", _parts(pipe)),
         ("motion", _motion(pipe, request)),
         *(("lora", line) for line in pipe.loras.lines),
+        *_refiner(pipe, request),
         ("prompt", _prompt(pipe, request)),
         ("clip", _clip(plan, request)),
         ("sampler", _sampler(pipe, plan, request)),
@@ -45,6 +46,11 @@ def _motion(pipe: Pipeline, request: Request) -> str:
     if request.frames == 1:
         return "left out, for one frame is a picture"
     return pipe.motion.line + (f"; strength {request.motion_scale:g}" if request.motion_scale != 1 else "")
+
+
+def _refiner(pipe: Pipeline, request: Request) -> list[Line]:
+    refiner = generation.load_refiner(pipe, request)
+    return [] if refiner is None else [("refiner", f"{refiner.line}; from {request.refiner_start:g} of the path on")]
 
 
 def _prompt(pipe: Pipeline, request: Request) -> str:

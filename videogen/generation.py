@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +20,8 @@ from videogen.models import folder
 from videogen.pipeline import Pipeline
 from videogen.plan import check_numbers, find_sampler
 from videogen.recipe import Recipe
+from videogen.refiner import check as check_refiner
+from videogen.refiner import refined
 from videogen.windows import Windows
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -37,6 +40,7 @@ class Request:
     window, overlap frames of a context window and what neighbours share
     free_noise      shuffled noise and windowed temporal attention (FreeNoise)
     free_init       iterations of FreeInit, 1 for none
+    refiner         a model that makes the steps from `refiner_start` of the path on
     """
 
     prompt: str | Mapping[int, str]
@@ -61,6 +65,8 @@ class Request:
     overlap: int | None = None
     free_noise: bool = False
     free_init: int = 1
+    refiner: str | None = None
+    refiner_start: float = 0.8
     fps: Fraction = Fraction(8)
     tokenizer: str | None = None
     prediction_type: str | None = None
@@ -105,6 +111,15 @@ def load(request: Request) -> Pipeline:
     return pipe
 
 
+def load_refiner(pipe: Pipeline, request: Request) -> Pipeline | None:
+    """The refiner a request names, None where it names none. Raises InputError where it cannot go on from what the model leaves."""
+    if request.refiner is None:
+        return None
+    found = Pipeline.from_pretrained(request.refiner, dtype=DTYPES[request.dtype], device=request.device)
+    check_refiner(pipe, found, request.refiner_start)
+    return found
+
+
 def planned(pipe: Pipeline, request: Request) -> dict[str, Any]:
     """What `Pipeline.plan` and the call itself need of a request. Raises InputError where a clip of this size can never fit."""
     width, height = request.size or pipe.default_size[::-1]
@@ -133,7 +148,9 @@ def make(pipe: Pipeline, request: Request, *, progress: bool = True) -> tuple[Cl
     steps = pipe.steps if request.steps is None else request.steps
     guidance = pipe.guidance if request.guidance is None else request.guidance
     recipe = recipe_of(request, options["width"], options["height"], steps, guidance)
-    result = pipe(
+    refiner = load_refiner(pipe, request)
+    call = pipe if refiner is None else functools.partial(refined, pipe, refiner, start=request.refiner_start)
+    result = call(
         request.prompt,
         prompt_2=request.prompt_2,
         negative_prompt=request.negative,
@@ -180,14 +197,14 @@ def _check_room(frames: int, width: int, height: int) -> None:
 
 def recipe_of(request: Request, width: int, height: int, steps: int, guidance: float) -> Recipe:
     """The recipe of a request, with the size, steps and guidance that None stood for."""
-    named = {"model": request.model, "motion": request.motion, "tokenizer": request.tokenizer}
+    named = {part: getattr(request, part) for part in ("model", "motion", "tokenizer", "refiner")}
     named |= {f"lora.{i}": path for i, (path, _) in enumerate(request.lora)}
     standing = {f.name: f.default for f in dataclasses.fields(Request)}
     kept = ("prompt", "model", "motion", "negative", "frames", "size", "steps", "guidance", "sampler", "seed", "fps")
     options = {
         name: value
         for name, value in dataclasses.asdict(request).items()
-        if name not in (*kept, "tokenizer", "dtype", "device") and value != standing[name]
+        if name not in (*kept, "tokenizer", "refiner", "dtype", "device") and value != standing[name]
     }
     prompt = request.prompt
     return Recipe(
@@ -243,6 +260,7 @@ def _request_of(made: Recipe) -> Request:
             "model": sources["model"],
             "motion": options.get("motion", sources.get("motion")),
             "tokenizer": sources.get("tokenizer"),
+            "refiner": sources.get("refiner"),
             "frames": made.frames,
             "size": (made.width, made.height),
             "steps": made.steps,

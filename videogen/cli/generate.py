@@ -60,6 +60,13 @@ def generate(
         bool, typer.Option("--free-noise", help="FreeNoise for long clips, instead of windows.")
     ] = False,
     free_init: Annotated[int, typer.Option(min=1, help="Iterations of FreeInit; 1 is none.")] = 1,
+    refiner: Annotated[
+        str | None,
+        typer.Option(help="A model that makes the last steps, as SDXL's refiner: a folder, a hub id or a file."),
+    ] = None,
+    refiner_start: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the path after which the refiner takes over.")
+    ] = 0.8,
     fps: Annotated[str, typer.Option(help="Frames per second, a number or a fraction such as 30000/1001.")] = "8",
     tokenizer: Annotated[
         str | None, typer.Option(help="Folder of CLIP's vocabulary, for single-file checkpoints.")
@@ -85,8 +92,8 @@ def generate(
         frames=frames, size=parse_size(size), steps=steps,
         guidance=guidance, rescale=rescale, sampler=sampler, eta=eta, karras=karras, seed=seed,
         lora=tuple(parse_lora(entry) for entry in lora or ()), motion_scale=motion_scale, window=window,
-        overlap=overlap, free_noise=free_noise, free_init=free_init, fps=parse_fps(fps), tokenizer=tokenizer,
-        prediction_type=prediction, dtype=dtype, device=device,
+        overlap=overlap, free_noise=free_noise, free_init=free_init, refiner=refiner, refiner_start=refiner_start,
+        fps=parse_fps(fps), tokenizer=tokenizer, prediction_type=prediction, dtype=dtype, device=device,
     )  # fmt: skip
     pipe = generation.load(request)
     if explain:

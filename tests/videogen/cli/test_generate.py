@@ -45,6 +45,20 @@ def test_frames_are_the_pipelines(generate: Run, pipe: Pipeline, tmp_path: Path)
     assert np.array_equal(made, frames_of(pipe, num_inference_steps=3, guidance_scale=4.0, **options))
 
 
+def test_a_refiner_that_is_the_model_itself_changes_nothing_and_is_in_the_recipe(
+    generate: Run, animated: Path, tmp_path: Path
+) -> None:
+    plain = png(generate, tmp_path, "plain", "--steps", "3")
+    refined = png(generate, tmp_path, "refined", "--steps", "3", "--refiner", animated, "--refiner-start", "0.5")
+    assert np.array_equal(plain, refined)
+    first = sorted(tmp_path.glob("refined*.png"))[0]
+    made = video.read_recipe(first)
+    assert made.models["refiner"]["source"] == str(animated)
+    assert made.options["refiner_start"] == 0.5
+    explained = generate("--refiner", animated, "-o", tmp_path / "x.png", "--explain").out
+    assert "\nrefiner    " in explained
+
+
 def test_one_frame_is_a_picture(generate: Run, pipe: Pipeline, tmp_path: Path) -> None:
     done = generate("--frames", "1", "-o", tmp_path / "x.png")
     assert (done.code, done.out) == (0, f"{tmp_path / 'x.png'}\n")
