@@ -1,0 +1,135 @@
+"""Options of a run that must not change what is learnt: micro-batches, half precision's loss scale, recomputation, compiled blocks."""
+
+import json
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.toy import OFFERS, Toy, ToySettings
+from videogen.errors import InputError
+from videogen.training import Draw, Offer, checkpoints, train
+from videogen.training.blocks import compile_blocks, recompute_blocks
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "toy.yaml"
+    path.write_text(
+        f"recipe: toy\nout: {tmp_path}/run\nbudget: {{steps: 4}}\nevery: {{log: 1}}\nsettings: {{noisy: false, rows: 8}}\n"
+    )
+    return path
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines() if "rate" in line]
+
+
+def test_micro_batches_are_one_batch(config: Path, tmp_path: Path) -> None:
+    whole = checkpoints.read(train(config, [f"out={tmp_path}/whole"], offers=OFFERS))
+    parts = checkpoints.read(train(config, ["accumulate=4"], offers=OFFERS))
+    for name, weight in whole.weights.items():
+        torch.testing.assert_close(weight, parts.weights[name], rtol=0, atol=1e-5)
+    for one, other in zip(lines(tmp_path / "whole"), lines(tmp_path / "run"), strict=True):
+        assert one["first.loss"] == pytest.approx(other["first.loss"], rel=1e-5)
+        assert one["second.norm"] == pytest.approx(other["second.norm"], rel=1e-4)
+
+
+def test_micro_batches_and_processes_share_a_batch_without_overlap() -> None:
+    draws = [Draw(0, 0, 0.0, rank, 2, part, 3) for rank in range(2) for part in range(3)]
+    assert [item for draw in draws for item in list(range(13))[draw.share(13)]] == list(range(13))
+    with pytest.raises(InputError, match="make it 6 or more"):
+        draws[0].share(5)
+
+
+def test_a_gradient_that_overflows_in_half_precision_costs_a_step_and_halves_the_scale(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Steep(Toy):
+        def losses(self, batch: Tensor):  # type: ignore[no-untyped-def]
+            yield "first", lambda: {"loss": 1e34 * (self.root["first"](batch) - 1).float().square().mean()}
+
+    folder = train(
+        config, ["precision=float16", "optimization.warmup=0"], offers={"toy": lambda: Offer(ToySettings, Steep)}
+    )
+    made = checkpoints.read(folder)
+    assert made.state["scaler"]["scale"] == 65536 / 2**4
+    assert made.optimizer == {}
+    more = train(
+        config,
+        ["precision=float16", "optimization.warmup=0", "budget.steps=6"],
+        "latest",
+        offers={"toy": lambda: Offer(ToySettings, Steep)},
+    )
+    assert checkpoints.read(more).state["scaler"]["scale"] == 65536 / 2**6
+
+
+def test_half_precision_learns_what_full_precision_does(config: Path, tmp_path: Path) -> None:
+    whole = checkpoints.read(train(config, [f"out={tmp_path}/whole"], offers=OFFERS))
+    for precision in ("float16", "bfloat16"):
+        half = checkpoints.read(train(config, [f"precision={precision}", f"out={tmp_path}/{precision}"], offers=OFFERS))
+        moved = {name: weight - whole.weights[name] for name, weight in half.weights.items()}
+        assert max(float(difference.abs().max()) for difference in moved.values()) < 0.01
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_rates_in_the_log_follow_the_schedule_after_the_warm_up_in_steps(
+    config: Path, tmp_path: Path, schedule: str
+) -> None:
+    train(config, ["optimization.warmup=2", f"optimization.schedule={schedule}"], offers=OFFERS)
+    fall = {"constant": 1.0, "linear": 0.5, "cosine": 0.5}[schedule]
+    assert [line["rate"] for line in lines(tmp_path / "run")] == pytest.approx([0, 0.5, 1, fall])
+
+
+def test_the_optimizers_that_can_be_chosen(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def entries(*overrides: str) -> set[str]:
+        folder = train(config, [*overrides, f"out={tmp_path}/{len(overrides)}{overrides[-1]}"], offers=OFFERS)
+        return {name.split("/")[0] for name in checkpoints.read(folder).optimizer}
+
+    assert entries("optimization.optimizer=adamw") == {"first.adamw", "second.adamw"}
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(InputError, match="needs bitsandbytes"):
+        train(config, ["use_8bit_adam=true"], offers=OFFERS)
+    stand_in = types.SimpleNamespace(AdamW8bit=torch.optim.AdamW)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", types.ModuleType("bitsandbytes"))
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", stand_in)
+    assert entries("seed=1", "use_8bit_adam=true") == {"first.adamw8bit", "second.adamw8bit"}
+
+
+def test_recomputation_is_turned_on_wherever_it_is_offered() -> None:
+    class Ours(nn.Module):
+        on = False
+
+        def set_checkpointing(self, on: bool) -> None:
+            self.on = on
+
+    class Theirs(nn.Module):
+        on: object = False
+
+        def gradient_checkpointing_enable(self, how: dict[str, bool]) -> None:
+            self.on = how
+
+    root = nn.ModuleDict({"unet": Ours(), "text": nn.ModuleDict({"tower": Theirs()})})
+    recompute_blocks(root)
+    assert root["unet"].on
+    assert root["text"]["tower"].on == {"use_reentrant": False}
+    with pytest.raises(InputError, match="gradient_checkpointing"):
+        recompute_blocks(nn.Linear(2, 2))
+
+
+def test_gradient_checkpointing_without_a_network_that_has_it_is_refused(config: Path) -> None:
+    with pytest.raises(InputError, match="gradient_checkpointing"):
+        train(config, ["gradient_checkpointing=true"], offers=OFFERS)
+
+
+@pytest.mark.slow
+def test_compiled_blocks_compute_the_same_and_keep_their_names() -> None:
+    root = nn.Sequential(nn.Linear(4, 4), nn.ModuleDict({"list": nn.ModuleList([nn.Linear(4, 4)])}))
+    names, x = list(root.state_dict()), torch.randn(2, 4)
+    plain = root[1]["list"][0](x)
+    compile_blocks(root)
+    torch.testing.assert_close(root[1]["list"][0](x), plain)
+    assert list(root.state_dict()) == names
