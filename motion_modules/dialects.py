@@ -97,7 +97,7 @@ def read_motion(
 
     state      what `videogen.models.weights.files.read` gives; keys of other parts (a whole UNet) are passed over
     adapter    the `config.json` beside a diffusers MotionAdapter, for heads and groups, which no shape tells
-    scheduler  what changes in the base model's scheduler config, where the file says it: in place of what its family stands for
+    scheduler  what changes in the base model's scheduler config, where the file's own header says it: in place of what its family stands for
 
     Raises InputError for another kind of file, missing, surplus or misshapen keys (the first is named), position
     tables that differ within a block, and NaN.
@@ -118,9 +118,10 @@ def read_motion(
     if scheduler is None and family.name.endswith("_diffusers"):
         # Those of Stable Diffusion's widths are AnimateDiff's, converted; models of other widths bring their schedule in their folder.
         scheduler = {(320, 640, 1280, 1280): LINEAR, (320, 640, 1280): SDXL_BETA}.get(config["channels"], {})
+    title = family.title if scheduler is None else "motion modules that were trained with videogen"
     scheduler = dict(facts.scheduler if scheduler is None else scheduler)
     others = len(state) - sum(map(motion_keys.is_motion, state))
-    return MotionFile(config, ours, _line(family, config, scheduler, others), scheduler)
+    return MotionFile(config, ours, _line(title, config, scheduler, others), scheduler)
 
 
 def write_official(state: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
@@ -189,12 +190,13 @@ def _check(state: Mapping[str, Tensor], config: Mapping[str, Any], family: Famil
         raise InputError(f"the motion file {difference}; it looks like: {family.title}")
 
 
-def _line(family: Family, config: Mapping[str, Any], scheduler: Mapping[str, Any], others: int) -> str:
+def _line(title: str, config: Mapping[str, Any], scheduler: Mapping[str, Any], others: int) -> str:
     layers, levels = config["layers"], len(config["channels"])
     count = levels * (2 * layers + 1) + config["mid"]
     schedule = scheduler.get("beta_schedule")
     return (
-        f"{family.title}: {count} modules, {config['positions']} positions, norm over each {config['norm_scope']}"
-        + (f", {schedule} betas to {scheduler['beta_end']}" if schedule else ", the base model's schedule")
+        f"{title}: {count} modules, {config['positions']} positions, norm over each {config['norm_scope']}"
+        + (f", {schedule} betas" if schedule else ", the base model's schedule")
+        + (f" to {scheduler['beta_end']}" if "beta_end" in scheduler else "")
         + (f"; {others} other tensors passed over" if others else "")
     )

@@ -137,7 +137,7 @@ def joined(clips: Fed, pictures: Fed, blank: Tensor) -> Fed:
     items, frames = clips.latents.shape[:2]
     each, rest = divmod(len(pictures.latents), items)
     if rest:
-        raise InputError("settings.data.batch_size must be a multiple of the number of processes")
+        raise InputError("settings.data.batch_size must be a multiple of the processes times the micro-batches")
     told = {}
     for port in ("tokens", "vector"):
         ours, theirs = getattr(clips.told, port), getattr(pictures.told, port)

@@ -20,7 +20,12 @@ KEY = "videogen.training"
 def header(run: RunConfig[Any]) -> dict[str, str]:
     """The entry of a safetensors header that says which run made the file."""
     versions = {"videogen": __version__, "torch": torch.__version__}
-    return {KEY: json.dumps({"config": run.model_dump(mode="json"), "versions": versions})}
+    return {KEY: json.dumps({"config": run.model_dump(mode="json", by_alias=True), "versions": versions})}
+
+
+def _shown(run: RunConfig[Any]) -> dict[str, Any]:
+    """The configuration as it could be given again, defaults left out."""
+    return run.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
 def write(folder: Path, run: RunConfig[Any], title: str, rows: int, parts: Sequence[str]) -> None:
@@ -54,7 +59,7 @@ Weights are the run's moving average where it kept one.
 ## Configuration
 
 ```yaml
-{yaml.safe_dump(run.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True).strip()}
+{yaml.safe_dump(_shown(run), sort_keys=False, allow_unicode=True).strip()}
 ```
 """
     (folder / "README.md").write_text(text, encoding="utf-8")

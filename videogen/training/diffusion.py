@@ -83,6 +83,8 @@ class Diffusion:
     def __init__(self, run: RunConfig[Any], kind: Kind) -> None:
         self.run, self.kind = run, kind
         self.settings: Any = run.settings
+        if run.every.validate_ and run.settings.validation is None:
+            raise InputError("every.validate: settings.validation names no prompts; give some, or set it to 0")
 
     def prepare(self, device: torch.device) -> Mapping[str, Sequence[nn.Parameter]]:
         """The model, its data, and what trains of it."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -52,19 +53,19 @@ class Feed:
     def batches(self, draws: Iterator[Draw]) -> Iterator[tuple[Draw, Fed]]:
         """Each draw with its batch. Pulling is lazy; files are read ahead as long as the steps follow each other."""
         stream: Iterator[Batch | LatentBatch] | None = None
-        following = -1
+        step, whole = -1, None
         for draw in draws:
-            if stream is None or draw.step != following:
-                stream = self.source.batches(draw.step, draw.rank, draw.ranks)
-            yield draw, self.fed(next(stream), draw)
-            following = draw.step + 1
+            if stream is None or draw.step not in (step, step + 1):
+                stream, step = self.source.batches(draw.step, draw.rank, draw.ranks), draw.step - 1
+            if whole is None or draw.step != step:
+                step, whole = draw.step, next(stream)
+            yield draw, self.fed(cut(whole, draw, self.data.batch_size), draw)
 
     def fed(self, batch: Batch | LatentBatch, draw: Draw) -> Fed:
         """A batch on the model's device, its latents drawn from the VAE's posterior."""
         known = self.encoded(batch) if isinstance(batch, Batch) else batch
-        within = torch.randn(
-            self.data.batch_size, *known.mean.shape[1:], generator=draw.generator(f"posterior of {self.name}")
-        )[draw.share(self.data.batch_size)]
+        size, generator = self.data.batch_size, draw.generator(f"posterior of {self.name}")
+        within = torch.randn(size, *known.mean.shape[1:], generator=generator)[draw.share(size)]
         device = self.encoders.device
         latents = known.mean.to(device) + known.deviation.to(device) * within.to(device)
         text = known.text or self.encoders.texts(known.captions)
@@ -97,3 +98,20 @@ class Feed:
     def factor(self) -> int:
         """Pixels a latent is wide."""
         return int(2 ** (len(self.encoders.vae.config.block_out_channels) - 1))
+
+
+Read = TypeVar("Read", bound=Batch | LatentBatch)
+
+
+def cut(batch: Read, draw: Draw, size: int) -> Read:
+    """The micro-batch that a draw asks for, of this process's share of a step of `size` clips."""
+    share, first = draw.share(size), size * draw.rank // draw.ranks
+    part = slice(share.start - first, share.stop - first)
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(batch):
+        value = getattr(batch, field.name)
+        if field.name == "text":
+            found["text"] = {name: told[part] for name, told in value.items()}
+        elif field.name not in ("step", "broken"):
+            found[field.name] = value[part]
+    return dataclasses.replace(batch, **found)

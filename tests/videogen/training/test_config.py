@@ -5,12 +5,18 @@ from pathlib import Path
 import pytest
 
 from motion_modules.training import offer
+from videogen.data.settings import Data
 from videogen.errors import InputError
 from videogen.training import recipes
-from videogen.training.config import RunConfig, load, validate
+from videogen.training.config import RunConfig, accepted, load, validate
+from videogen.training.flags import spelt, translated
 
 OFFERS = {**recipes(), "shapes_motion": offer}
-CONFIGS = sorted((Path(__file__).parents[3] / "configs" / "miniature").glob("*.yaml"))
+CONFIGS = [
+    path
+    for folder in ("miniature", "training")
+    for path in sorted((Path(__file__).parents[3] / "configs" / folder).glob("*.yaml"))
+]
 
 
 @pytest.fixture
@@ -26,7 +32,7 @@ def validated(path: Path, *overrides: str) -> RunConfig:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_configuration_is_valid_and_says_its_command(path: Path) -> None:
     assert validated(path).recipe in OFFERS
-    assert f"videogen train miniature/{path.stem}" in path.read_text().replace("-m videogen", "videogen")
+    assert f"videogen train {path.parent.name}/{path.stem}" in path.read_text().replace("-m videogen", "videogen")
 
 
 def test_overrides_are_yaml_at_an_address(vae: Path) -> None:
@@ -64,3 +70,71 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("a: [1\n")
     with pytest.raises(InputError, match="not YAML"):
         load(tmp_path / "broken.yaml")
+
+
+def test_flags_of_the_common_scripts_are_other_spellings(vae: Path) -> None:
+    flags = ["max_train_steps=100", "mixed_precision=fp16", "learning_rate=1e-4", "lr_scheduler=constant_with_warmup",
+             "lr_warmup_steps=10", "gradient_accumulation_steps=2", "use_8bit_adam=true", "validation_steps=50"]  # fmt: skip
+    config = validated(vae, *spelt(flags), "report_to=tensorboard")
+    assert (config.budget.steps, config.budget.minutes, config.precision, config.accumulate) == (
+        100,
+        None,
+        "float16",
+        2,
+    )
+    made = config.optimization
+    assert (made.muon, made.adamw, made.schedule, made.optimizer) == (1e-4, 1e-4, "constant", "adamw8bit")
+    assert (config.warmup, config.every.validate_, config.report_to) == (0.1, 50, ("tensorboard",))
+    file = {"recipe": "x", "max_train_steps": 5, "max_grad_norm": 2.0, "optimization": {"muon": 0.1}}
+    assert translated(file) == {"recipe": "x", "budget": {"steps": 5}, "optimization": {"muon": 0.1, "clip": 2.0}}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_train_steps": 5, "budget": {"minutes": 1}}, "max_train_steps and budget are the same"),
+        ({"train_batch_size": 5}, r"no key train_batch_size; .*settings\.data\.batch_size"),
+        ({"resume_from_checkpoint": "latest"}, "--resume latest"),
+        ({"optimization": 3, "max_grad_norm": 1}, "optimization must hold keys"),
+    ],
+)
+def test_flags_that_say_a_thing_twice_or_belong_elsewhere(values: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        translated(values)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimization.warmup=1.5", "optimization.warmup is 1.5"),
+        ("optimization.warmup=20", "fewer whole steps than budget.steps"),
+        ("precision=fp8", "precision: Input should be 'float32', 'bfloat16' or 'float16'"),
+        ("every.validat=2", r"did you mean every\.validate\?"),
+    ],
+)
+def test_values_that_do_not_go_together(vae: Path, override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        validated(vae, override)
+
+
+def test_keys_are_found_through_lists_and_unions() -> None:
+    source = {"layout": "webvid", "csv": "a.csv", "videos": "v"}
+    for wrong, message in (
+        ({"captoin": "name"}, r"no key sources\.0\.captoin; did you mean sources\.0\.caption\?"),
+        ({"zzzz": 1}, r"no key sources\.0\.zzzz; known are weight, prompt, missing, layout, csv"),
+        ({"weight": -1}, r"configuration: sources\.0\.weight: Input should be greater than 0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            validate(Data, {"sources": [source | wrong]})
+    with pytest.raises(InputError, match=r"did you mean cache\.folder\?"):
+        validate(Data, {"sources": [source], "cache": {"foldr": "x"}})
+
+
+def test_keys_that_have_come_since_count_as_their_defaults(vae: Path) -> None:
+    config = validated(vae)
+    before = config.model_dump(mode="json", by_alias=True)
+    del before["accumulate"], before["optimization"]["schedule"]
+    accepted(config, before, Path("checkpoint-1"))
+    with pytest.raises(InputError, match="accumulate: 1 -> 2"):
+        accepted(validated(vae, "accumulate=2"), before, Path("checkpoint-1"))
+    accepted(validated(vae, "accumulate=2", "accept=[accumulate]"), before, Path("checkpoint-1"))

@@ -1,0 +1,345 @@
+"""After k steps exactly the declared tensors changed; what is exported loads here and in diffusers, and is what was trained."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from motion_modules.animatediff import motion_state
+from motion_modules.dialects import write_official
+from motion_modules.recipes import Joint
+from tests import training_world
+from videogen.conditioning import Dial
+from videogen.denoiser import Denoiser
+from videogen.errors import InputError
+from videogen.pipeline import Pipeline
+from videogen.training import recipes
+from videogen.training.config import RunConfig
+from videogen.training.diffusion import Diffusion
+from videogen.training.loop import Loop
+from videogen.training.recipe import Draw
+
+MODULES = {"modules": {"heads": 2}}
+OURS = ("image", "lora", "motion", "joint", "full", "motion_lora")
+Worlds = tuple[Path, Path]
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Worlds:
+    """A model folder and a folder of films."""
+    folder = tmp_path_factory.mktemp("world")
+    return training_world.model(folder / "model"), training_world.films(folder / "films")
+
+
+@pytest.fixture(scope="module")
+def animated(worlds: Worlds, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Motion modules after three steps, exported."""
+    loop, out = looped("motion", worlds, tmp_path_factory.mktemp("motion"), **MODULES)
+    loop.run()
+    return out / "export"
+
+
+def looped(
+    recipe: str, worlds: Worlds, out: Path, section: dict[str, Any] | None = None, **settings: Any
+) -> tuple[Loop, Path]:
+    values = training_world.run(recipe, worlds[0], training_world.data(worlds[1], **(section or {})), out, **settings)
+    offer = recipes()[recipe]()
+    run = RunConfig[offer.settings].model_validate(values)  # type: ignore[name-defined]
+    return Loop(run, offer.build(run if offer.takes_run else run.settings)), out
+
+
+def recipe_of(recipe: str, worlds: Worlds, out: Path, section: dict[str, Any] | None = None, **settings: Any) -> Any:
+    """A recipe that is prepared, without a loop."""
+    made: Any = looped(recipe, worlds, out, section, **settings)[0].recipe
+    return made
+
+
+SETS = {
+    "image": lambda name: "motion_modules." not in name,
+    "motion": lambda name: "motion_modules." in name,
+    "joint": lambda name: True,
+    "full": lambda name: True,
+    "lora": lambda name: ".parametrizations." in name and not name.endswith("original"),
+    "motion_lora": lambda name: ".parametrizations." in name and not name.endswith("original"),
+}
+
+
+@pytest.mark.parametrize("recipe", OURS)
+def test_exactly_the_declared_tensors_change(recipe: str, worlds: Worlds, animated: Path, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"motion": MODULES, "joint": MODULES, "lora": {"rank": 2}}.get(recipe, {})
+    if recipe in ("full", "motion_lora"):
+        given = {"motion": str(animated / "motion_module.safetensors")}
+    loop, _ = looped(recipe, worlds, tmp_path, **given)
+    root = loop.recipe.root
+    before = {name: value.clone() for name, value in root.state_dict().items()}
+    loop.run()
+    changed = {name for name, value in root.state_dict().items() if not torch.equal(value, before[name])}
+    # The first step has rate 0; with proj_out or up at zero the second reaches it alone, and what stands before it moves from the third on.
+    assert changed == {name for name in before if SETS[recipe](name) and not name.endswith(".pe")}
+
+
+def test_low_rank_changes_are_where_they_are_said_to_be(worlds: Worlds, animated: Path, tmp_path: Path) -> None:
+    from videogen.training.trainable import changed_layers
+
+    lora = changed_layers(recipe_of("lora", worlds, tmp_path / "a", rank=2).root)
+    assert (
+        len(lora) == 2 * 4 * 4
+    )  # two attentions of one encoder layer, two decoder layers and the middle, four projections each
+    assert all(".attentions." in name for name in lora)
+    moving = recipe_of("motion_lora", worlds, tmp_path / "b", motion=str(animated / "motion_adapter"), rank=2)
+    assert (
+        len(changed_layers(moving.root)) == 2 * 4 * 2 * 3
+    )  # two attentions of two levels' modules, 1 in the encoder and 2 in the decoder
+    assert all(".motion_modules." in name for name in changed_layers(moving.root))
+
+
+def test_a_recipe_is_the_base_at_first(worlds: Worlds, tmp_path: Path) -> None:
+    plain = Pipeline.from_pretrained(worlds[0])
+    for name, given in (("motion", MODULES), ("lora", {"rank": 2}), ("image", {})):
+        recipe = recipe_of(name, worlds, tmp_path / name, **given)
+        batch = recipe.sample
+        with torch.no_grad():
+            ours = recipe.predicted(batch)
+            recipe.pipe.denoiser = Denoiser(plain.parts.unet, recipe.pipe.denoiser.path, recipe.pipe.denoiser.predicts)
+            torch.testing.assert_close(recipe.predicted(batch), ours, atol=1e-5, rtol=0)
+
+
+def prediction(pipe: Pipeline, recipe: Diffusion) -> Tensor:
+    """What a loaded model says of the recipe's sample."""
+    batch = recipe.sample
+    alpha, sigma = (
+        f(batch.times).float().view(-1, 1, 1, 1, 1) for f in (pipe.denoiser.path.alpha, pipe.denoiser.path.sigma)
+    )
+    with torch.no_grad():
+        return pipe.denoiser.given(batch.told)(alpha * batch.x0 + sigma * batch.noise, batch.times).out
+
+
+def animated_unet(model: Path, adapter: Path) -> Any:
+    """diffusers' UNet with motion modules."""
+    from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
+
+    unet = UNet2DConditionModel.from_pretrained(model / "unet")
+    return UNetMotionModel.from_unet2d(unet, MotionAdapter.from_pretrained(adapter)).eval()
+
+
+def of_diffusers(unet: Any, recipe: Diffusion) -> Tensor:
+    """What it says of the recipe's sample; it takes one time a call, and text once a frame."""
+    batch, path = recipe.sample, recipe.pipe.denoiser.path
+    alpha, sigma = (f(batch.times).float().view(-1, 1, 1, 1, 1) for f in (path.alpha, path.sigma))
+    x, text = (alpha * batch.x0 + sigma * batch.noise).transpose(1, 2), batch.told.tokens["text"]
+    with torch.no_grad():
+        said = [unet(x[i : i + 1], batch.times[i], text[i : i + 1].expand(4, -1, -1))[0] for i in range(len(x))]
+    return torch.cat(said).transpose(1, 2)
+
+
+def shaken(recipe: Diffusion) -> Diffusion:
+    """With weights that do something."""
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for group in recipe.groups.values():
+            for parameter in group:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    return recipe
+
+
+@pytest.mark.parametrize("scope", ["frame", "clip"])
+@pytest.mark.parametrize("mid", [False, True])
+def test_exported_modules_are_the_trained_ones_and_diffusers_says_what_the_card_says(
+    worlds: Worlds, tmp_path: Path, scope: str, mid: bool
+) -> None:
+    modules = {"heads": 2, "norm_scope": scope, "mid": mid, "positions": 12}
+    recipe = shaken(recipe_of("motion", worlds, tmp_path, modules=modules, scheduler={"beta_schedule": "linear"}))
+    recipe.export(tmp_path)
+    with torch.no_grad():
+        trained = recipe.predicted(recipe.sample)
+    for part in ("motion_module.safetensors", "motion_adapter"):
+        pipe = Pipeline.from_pretrained(worlds[0], motion=tmp_path / part)
+        assert pipe.scheduler["beta_schedule"] == "linear"
+        assert pipe.motion is not None
+        assert (pipe.motion.longest, pipe.motion.trained) == (12, 4)
+        torch.testing.assert_close(prediction(pipe, recipe), trained, atol=1e-5, rtol=0)
+    theirs = of_diffusers(animated_unet(worlds[0], tmp_path / "motion_adapter"), recipe)
+    off = float((theirs - trained).norm() / trained.norm())
+    card = (tmp_path / "README.md").read_text()
+    if scope == "clip":
+        assert off < 1e-5
+        assert "diffusers makes the same clips" in card
+    else:
+        assert off > 1e-3
+        assert f"changes by {off:.2g} of its size" in card
+
+
+def test_the_official_file_has_the_authors_names_and_the_run_in_its_header(animated: Path, worlds: Worlds) -> None:
+    pipe = Pipeline.from_pretrained(worlds[0], motion=animated / "motion_adapter")
+    wanted = write_official(motion_state(pipe.parts.unet), "animatediff_v3")
+    with safe_open(animated / "motion_module.safetensors", "pt") as file:
+        assert set(file.keys()) == wanted.keys()
+        assert all(torch.equal(file.get_tensor(name), wanted[name]) for name in wanted)
+        said = json.loads(file.metadata()["videogen.training"])
+    assert said["config"]["recipe"] == "motion"
+    assert said["config"]["settings"]["modules"]["heads"] == 2
+    assert {"videogen", "torch"} <= said["versions"].keys()
+
+
+@pytest.mark.parametrize("file", ["motion_lora.safetensors", "pytorch_lora_weights.safetensors"])
+@pytest.mark.parametrize("alpha", [None, 1.0])
+def test_a_motion_lora_comes_back_in_both_dialects(
+    worlds: Worlds, animated: Path, tmp_path: Path, file: str, alpha: float | None
+) -> None:
+    module = str(animated / "motion_module.safetensors")
+    recipe = shaken(recipe_of("motion_lora", worlds, tmp_path, motion=module, rank=2, alpha=alpha))
+    recipe.export(tmp_path)
+    pipe = Pipeline.from_pretrained(worlds[0], motion=module)
+    base = prediction(pipe, recipe)
+    pipe.load_lora(tmp_path / file)
+    with torch.no_grad():
+        trained = recipe.predicted(recipe.sample)
+    torch.testing.assert_close(prediction(pipe, recipe), trained, atol=1e-5, rtol=0)
+    assert not torch.allclose(base, trained, atol=1e-4)
+
+
+def test_diffusers_runs_a_motion_lora_alike(worlds: Worlds, tmp_path: Path) -> None:
+    from diffusers.loaders import StableDiffusionLoraLoaderMixin as Loader
+
+    modules = shaken(recipe_of("motion", worlds, tmp_path / "a", modules={"heads": 2, "norm_scope": "clip"}))
+    modules.export(made(tmp_path / "modules"))
+    adapter = tmp_path / "modules" / "motion_adapter"
+    recipe = shaken(recipe_of("motion_lora", worlds, tmp_path / "b", motion=str(adapter), rank=2, alpha=1.0))
+    recipe.export(made(tmp_path / "lora"))
+    unet = animated_unet(worlds[0], adapter)
+    with torch.no_grad():
+        base, trained = modules.predicted(recipe.sample), recipe.predicted(recipe.sample)
+    torch.testing.assert_close(of_diffusers(unet, recipe), base, atol=1e-5, rtol=0)
+    state, alphas, *_ = Loader.lora_state_dict(str(tmp_path / "lora"), unet_config=unet.config)
+    Loader.load_lora_into_unet(state, alphas, unet)
+    torch.testing.assert_close(of_diffusers(unet, recipe), trained, atol=1e-5, rtol=0)
+    assert not torch.allclose(base, trained, atol=1e-3)
+
+
+def test_a_stage_0_unet_and_a_domain_adapter_go_into_stage_2(worlds: Worlds, tmp_path: Path) -> None:
+    shaken(recipe_of("image", worlds, tmp_path / "a")).export(made(tmp_path / "whole"))
+    adapter = shaken(recipe_of("image", worlds, tmp_path / "b", rank=2))
+    adapter.export(made(tmp_path / "adapter"))
+    file = str(tmp_path / "adapter" / "domain_adapter.safetensors")
+    recipe = recipe_of("motion", worlds, tmp_path / "c", **MODULES, loras={file: 1.0})
+    with torch.no_grad():
+        torch.testing.assert_close(
+            recipe.predicted(adapter.sample), adapter.predicted(adapter.sample), atol=1e-5, rtol=0
+        )
+    whole = recipe_of("motion", worlds, tmp_path / "d", **MODULES, unet=str(tmp_path / "whole" / "unet"))
+    assert not torch.equal(whole.root.conv_in.weight, recipe.root.conv_in.weight)
+    assert "loras" not in (tmp_path / "whole" / "README.md").read_text()
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def test_pictures_leave_the_motion_modules_out(worlds: Worlds, tmp_path: Path) -> None:
+    pictures = training_world.pictures(tmp_path / "pictures")
+    section = {"frames": 1, "sources": [{"layout": "pairs", "folder": str(pictures)}]}
+    recipe = recipe_of("joint", worlds, tmp_path, section, **MODULES)
+    shaken(recipe)
+    ((group, thunk),) = recipe.losses(recipe.sample)
+    thunk()["loss"].backward()
+    assert group == "image"
+    assert all(p.grad is None for p in recipe.groups["motion"])
+    assert all(p.grad is not None for p in recipe.groups["image"])
+    with pytest.raises(InputError, match="trains no motion module"):
+        recipe_of("motion", worlds, tmp_path, section, **MODULES)
+
+
+def test_stills_behind_a_clip_see_themselves_alone(worlds: Worlds, tmp_path: Path) -> None:
+    pictures = training_world.pictures(tmp_path / "pictures")
+    stills = training_world.data(pictures, frames=1, batch_size=4)
+    recipe: Joint = recipe_of("joint", worlds, tmp_path, **MODULES, stills=stills)
+    shaken(recipe)
+    batch = recipe.sample
+    assert batch.x0.shape[:2] == (2, 4 + 2)
+    told, denoiser = batch.told, recipe.pipe.denoiser
+    with torch.no_grad():
+        whole = denoiser.given(told)(batch.x0, batch.times).out
+        moved = torch.cat([batch.x0[:, :4], batch.x0[:, 4:5] + 1, batch.x0[:, 5:]], 1)
+        other = denoiser.given(told)(moved, batch.times).out
+        alone = denoiser.given(told.replace(dials={"motion": Dial(0.0)}))(batch.x0, batch.times).out
+    assert torch.equal(whole[:, [0, 1, 2, 3, 5]], other[:, [0, 1, 2, 3, 5]])
+    torch.testing.assert_close(whole[:, 4:], alone[:, 4:], atol=1e-5, rtol=0)
+    assert not torch.allclose(whole[:, :4], alone[:, :4], atol=1e-3)
+    clips = recipe_of("joint", worlds, tmp_path, **MODULES).sample
+    assert torch.equal(batch.x0[:, :4], clips.x0)
+
+
+def test_training_from_the_cache_is_training_from_the_files(worlds: Worlds, tmp_path: Path) -> None:
+    from videogen.data.cache import fill
+    from videogen.data.clips import Clips
+    from videogen.data.encoders import ModelEncoders
+    from videogen.data.settings import Data
+
+    cached = {"cache": {"folder": str(tmp_path / "cache")}}
+    section = Data.model_validate(training_world.data(worlds[1], **cached))
+    fill(Clips(section, 0), ModelEncoders(worlds[0]))
+    files, cache = (recipe_of("motion", worlds, tmp_path, more, **MODULES) for more in ({}, cached))
+    shaken(files)
+    shaken(cache)
+    cache.root.load_state_dict(files.root.state_dict())
+    for step in range(3):
+        first, second = (next(recipe.batches(iter([Draw(0, step)]))) for recipe in (files, cache))
+        assert (first.keys, first.times.tolist()) == (second.keys, second.times.tolist())
+        with torch.no_grad():
+            torch.testing.assert_close(files.error(first), cache.error(second), rtol=0, atol=1e-5)
+
+
+def test_validation_shows_clips_and_pictures_from_the_same_noise(worlds: Worlds, tmp_path: Path) -> None:
+    from videogen.video import read
+
+    for frames, suffix in ((4, "mp4"), (1, "png")):
+        wanted = {"prompts": ["a red circle", "nothing"], "frames": frames, "width": 32, "height": 32, "steps": 2}
+        recipe = recipe_of("motion", worlds, tmp_path / suffix, **MODULES, validation=wanted)
+        assert recipe.validate(tmp_path / suffix / "first") == {}
+        recipe.validate(tmp_path / suffix / "second")
+        names = [f"0.{suffix}", f"1.{suffix}", "sheet.png"]
+        for name in names:
+            first, second = (read(tmp_path / suffix / which / name) for which in ("first", "second"))
+            assert torch.equal(first.frames, second.frames)
+        assert len(read(tmp_path / suffix / "first" / names[0])) == frames
+
+
+def test_what_cannot_be_trained_is_said(worlds: Worlds, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="motion modules, and this model has none"):
+        recipe_of("motion_lora", worlds, tmp_path)
+    with pytest.raises(InputError, match="positions for 2"):
+        recipe_of("motion", worlds, tmp_path, modules={"heads": 2, "positions": 2})
+    with pytest.raises(InputError, match="not multiples of 16"):
+        recipe_of("lora", worlds, tmp_path, {"size": "40x40"})
+    with pytest.raises(InputError, match="no layer in this model"):
+        recipe_of("lora", worlds, tmp_path, layers="attn7")
+    with pytest.raises(InputError, match=r"settings\.stills"):
+        recipe_of("joint", worlds, tmp_path, **MODULES, stills=training_world.data(worlds[1], batch_size=4))
+
+
+def test_micro_batches_and_processes_are_parts_of_one_batch(worlds: Worlds, tmp_path: Path) -> None:
+    recipe = recipe_of("motion", worlds, tmp_path, {"batch_size": 4, "drop": 0.0}, **MODULES)
+    (whole,) = recipe.batches(iter([Draw(0, 5)]))
+    parts = [batch for rank in (0, 1) for batch in recipe.batches(Draw(0, 5, 0.0, rank, 2, part, 2) for part in (0, 1))]
+    assert sum((part.keys for part in parts), ()) == whole.keys
+    for name in ("x0", "noise", "times", "counts"):
+        torch.testing.assert_close(
+            torch.cat([getattr(part, name) for part in parts]), getattr(whole, name), atol=1e-5, rtol=0
+        )
+    with torch.no_grad():
+        mean = sum(recipe.error(part) for part in parts) / 4
+        torch.testing.assert_close(mean, recipe.error(whole), atol=1e-5, rtol=0)
+
+
+def test_a_run_that_shows_nothing_is_refused(worlds: Worlds, tmp_path: Path) -> None:
+    values = training_world.run("motion", worlds[0], training_world.data(worlds[1]), tmp_path) | {
+        "every": {"validate": 2}
+    }
+    offer = recipes()["motion"]()
+    with pytest.raises(InputError, match=r"settings\.validation names no prompts"):
+        offer.build(RunConfig[offer.settings].model_validate(values))  # type: ignore[name-defined]
