@@ -37,6 +37,7 @@ CONTAINERS: dict[str, tuple[str, tuple[str, dict[str, str]], dict[str, str]]] = 
 }
 BT709 = 1
 LIMITED = 1
+EARLY = Fraction(1, 2)  # seconds before its announced end at which a clip has been cut
 SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
@@ -165,7 +166,8 @@ class Survey:
 def survey(path: Path) -> Survey:
     """Decode a file once, keeping nothing.
 
-    Raises InputError as `read_movie` does, and for pictures of several sizes and turns that are no quarter turns; warns where frame times vary.
+    Raises InputError as `read_movie` does, and for pictures of several sizes and turns that are no quarter turns; warns where frame times vary,
+    and where the clip ends before the length that its header announces.
     """
     with _opened(path) as container:
         if not container.streams.video:
@@ -184,6 +186,7 @@ def survey(path: Path) -> Survey:
             raise InputError(f"the pictures of {path} change size ({told}); convert it to one size first")
         if not shown:
             raise InputError(f"{path} has no frames")
+        _tell_early_end(path, container, times[-1] + 1 / nominal)
         _tell_varying(path, times, nominal)
         return Survey(len(times), shown.pop(), nominal, _note(container), bool(container.streams.audio), stream.frames)
 
@@ -202,6 +205,8 @@ def _opened(path: Path) -> Iterator[Any]:
         with av.open(str(path)) as container:
             yield container
     except av.FFmpegError as problem:
+        if path.is_file() and not path.stat().st_size:
+            raise InputError(f"{path} is empty") from problem
         raise InputError(f"{path} is no video that can be read ({reason(problem)})") from problem
 
 
@@ -266,6 +271,18 @@ def _timed(
 def _instants(at: Fraction, shown: Fraction, fps: Fraction) -> int:
     """How many instants k / fps lie in [at, at + shown)."""
     return -int(-(at + shown) * fps // 1) + int(-at * fps // 1)
+
+
+def _tell_early_end(path: Path, container: Any, reached: Fraction) -> None:
+    """Where no number of frames is announced, a length may be: a cut file decodes up to the cut without an error."""
+    if container.streams.video[0].frames or container.streams.audio or container.duration is None:
+        return  # sound may outlast the picture
+    told = Fraction(container.duration, av.time_base)
+    if reached + EARLY < told:
+        warnings.warn(
+            f"{path} announces {float(told):.1f} s, {float(reached):.1f} s can be decoded",
+            stacklevel=4,
+        )
 
 
 def _tell_varying(path: Path, times: list[Fraction], nominal: Fraction) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.videogen.cli.calls import Run, contents, error_line
+from tests.videogen.data.films import film
 from tests.videogen.test_sound import packets, source  # noqa: F401  a clip with sound
 from tests.videogen.test_video import shapes
 from videogen import video
@@ -162,6 +163,9 @@ def test_bad_input_is_one_line(
 
 def test_bad_clips_are_one_line(run: Run, animated: Path, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "empty.mp4").touch()
+    content = film(tmp_path / "cut.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(content[: len(content) // 2])
     with av.open(str(tmp_path / "sound.mp4"), "w") as output:
         sound = output.add_stream("aac", rate=48000, layout="mono")
         part = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
@@ -169,12 +173,24 @@ def test_bad_clips_are_one_line(run: Run, animated: Path, tmp_path: Path) -> Non
         output.mux(sound.encode(part))
         output.mux(sound.encode(None))
     before = contents(tmp_path)
-    for name in ("missing.mp4", "text.mp4", "sound.mp4"):
+    assert "is empty" in error_line(run("edit", tmp_path / "empty.mp4", TARGET))
+    for name in ("missing.mp4", "text.mp4", "sound.mp4", "cut.mp4"):
         words = (tmp_path / name, TARGET, "--model", animated, "-o", tmp_path / "out.mp4")
         assert name in error_line(run("edit", *words))
     assert "give a clip and a prompt" in error_line(run("edit"))
     assert "prompt is empty" in error_line(run("edit", tmp_path / "text.mp4", " "))
     assert contents(tmp_path) == before
+
+
+def test_a_clip_that_ends_before_its_announced_length_is_told(run: Run, animated: Path, tmp_path: Path) -> None:
+    """Matroska announces a length and no number of frames, and decodes up to the cut."""
+    content = film(tmp_path / "cut.mkv", 24).read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(content[: len(content) // 2])
+    words = ("--model", animated, "--steps", "1", "--quiet", "-o", tmp_path / "out.mp4")
+    done = run("edit", tmp_path / "cut.mkv", TARGET, *words)
+    assert done.code == 0
+    assert "warning" in done.err
+    assert "announces 2.0 s" in done.err
 
 
 def test_a_black_clip_of_one_frame_in_a_video_passes(run: Run, animated: Path, tmp_path: Path) -> None:
