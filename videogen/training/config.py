@@ -180,7 +180,8 @@ def validate(model: type[BaseModel], values: Mapping[str, Any]) -> Any:
     try:
         return model.model_validate(values)
     except ValidationError as problem:
-        first = problem.errors()[0]
+        errors = problem.errors()  # a misspelt key that is needed is missing too, and the spelling is what to say
+        first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
         if first["type"] == "extra_forbidden":
             raise InputError(f"configuration: there is no key {advice(model, first['loc'])}") from problem
         path = address(model, first["loc"]) or "the whole"
