@@ -1,12 +1,14 @@
 """After k steps exactly the declared tensors changed; what is exported loads here and in diffusers, and is what was trained."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from motion_modules.animatediff import motion_state
@@ -343,3 +345,21 @@ def test_a_run_that_shows_nothing_is_refused(worlds: Worlds, tmp_path: Path) -> 
     offer = recipes()["motion"]()
     with pytest.raises(InputError, match=r"settings\.validation names no prompts"):
         offer.build(RunConfig[offer.settings].model_validate(values))  # type: ignore[name-defined]
+
+
+def test_a_resumed_run_is_the_same_run(worlds: Worlds, tmp_path: Path) -> None:
+    def checkpoint(folder: str, steps: int, **given: Any) -> dict[str, Tensor]:
+        section = training_world.data(worlds[1], batch_size=4)
+        values = training_world.run("lora", worlds[0], section, tmp_path / folder, rank=2)
+        values |= {"budget": {"steps": 4}, "every": {"checkpoint": 2}, "accumulate": 2, "checkpoints_total_limit": 9}
+        values["export"] = None
+        offer = recipes()["lora"]()
+        run = RunConfig[offer.settings].model_validate(values)  # type: ignore[name-defined]
+        Loop(run, offer.build(run)).run(**given)
+        return load_file(tmp_path / folder / "run" / f"checkpoint-{steps}" / "weights.safetensors")
+
+    whole = checkpoint("whole", 4)
+    shutil.copytree(tmp_path / "whole" / "run" / "checkpoint-2", tmp_path / "parts" / "run" / "checkpoint-2")
+    parts = checkpoint("parts", 4, resume="latest")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
