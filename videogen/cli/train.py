@@ -11,7 +11,11 @@ def train(
     resume: Annotated[str | None, typer.Option(help="`latest`, or a checkpoint-N folder of this run.")] = None,
 ) -> None:
     """Train until the budget is spent. Ctrl-C ends the run after the step in hand, with a checkpoint to resume from."""
+    import os
+
     from videogen.cli.folders import config_file
     from videogen.training import train as run
 
-    typer.echo(str(run(config_file(config), overrides or (), resume)))
+    last = run(config_file(config), overrides or (), resume)
+    if os.environ.get("RANK", "0") == "0":  # one line, however many processes a launcher has started
+        typer.echo(str(last))

@@ -73,3 +73,9 @@ def keys_of(batch: Any) -> tuple[str, ...]:
     """The names of a batch's clips, where it has `keys`."""
     keys = getattr(batch, "keys", ())
     return () if callable(keys) else tuple(keys)
+
+
+def size_of(batch: Any) -> int:
+    """How many clips a batch has: its keys, or the first axis of its first tensor."""
+    first = next(tensors(batch), None)
+    return len(keys_of(batch)) or (len(first) if first is not None and first.ndim else 0)

@@ -5,9 +5,7 @@ fixed threads). Under a time budget the number of steps depends on the machine, 
 """
 
 import contextlib
-import signal
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,12 +23,13 @@ from videogen.training import checkpoints, shards
 from videogen.training.average import Average
 from videogen.training.blocks import compile_blocks, recompute_blocks
 from videogen.training.config import RunConfig, accepted
-from videogen.training.diagnosis import first_bad, keys_of, tensors
+from videogen.training.diagnosis import first_bad, keys_of, size_of
 from videogen.training.optimizers import optimizers_of, set_rate
 from videogen.training.processes import accelerator_of, all_of, wrap
 from videogen.training.progress import Journal, Pace
 from videogen.training.recipe import Draw, Recipe, Shown, Thunk
 from videogen.training.schedules import rate
+from videogen.training.signals import heard
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -95,7 +94,7 @@ class Loop:
         with checkpoints.claimed(out) if self._main else contextlib.nullcontext():
             self._begin(resume)
             self.accelerator.wait_for_everyone()
-            with self._signals(), self._journal() as self.journal:
+            with heard(self._end), self._journal() as self.journal:
                 self._train()
                 last = self._save()
             if self._done and self.config.export:
@@ -179,7 +178,7 @@ class Loop:
             figures |= {f"{group}.{name}": value for name, value in means.items()} | {f"{group}.norm": norm}
         self.average.update(self.step)
         self.step += 1
-        self.pace.items += sum(_size(batch) for batch in batches) * self.accelerator.num_processes
+        self.pace.items += sum(size_of(batch) for batch in batches) * self.accelerator.num_processes
         every = self.config.every
         if self.step % every.log == 0 or self.step == 1:
             self._tell(self._means(figures) | {"rate": share} | self.pace.figures(self.progress))
@@ -393,25 +392,6 @@ class Loop:
             self.scaler.load_state_dict(checkpoint.state["scaler"])
         self.step, self.seconds, self.saved = checkpoint.state["step"], checkpoint.state["seconds"], folder
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Within, Ctrl-C and SIGTERM end the run after the step in hand, with a checkpoint. Only the main thread can hear them."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def stop(*_: object) -> None:
-            self._stop = True
-
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def _size(batch: Any) -> int:
-    """How many clips a batch has: its keys, or the first axis of its first tensor."""
-    first = next(tensors(batch), None)
-    return len(keys_of(batch)) or (len(first) if first is not None and first.ndim else 0)
+    def _end(self) -> None:
+        """After the step in hand, with a checkpoint."""
+        self._stop = True
