@@ -53,10 +53,16 @@ def _lora() -> Offer:
     return lora()
 
 
+def _words() -> Offer:
+    from videogen.training.words import offer
+
+    return offer()
+
+
 def recipes() -> Mapping[str, Callable[[], Offer]]:
     """Every recipe by name: the core's, and those that packages above it announce (entry points `videogen.recipes`)."""
     known = {
-        "autoencoder": _autoencoder, "text_image": _text_image, "shapes_image": _shapes_image, "image": _image, "lora": _lora,
+        "autoencoder": _autoencoder, "text_image": _text_image, "words": _words, "shapes_image": _shapes_image, "image": _image, "lora": _lora,
     }  # fmt: skip
     return known | {entry.name: _announced(entry) for entry in entry_points(group="videogen.recipes")}
 
