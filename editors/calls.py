@@ -13,7 +13,7 @@ from editors.alignment import Edit as Kind
 from editors.choice import METHODS, chosen
 from editors.config_files import configured
 from editors.edited import Edited
-from editors.fatezero import PRESETS, Settings
+from editors.fatezero import PRESETS, Settings, frame_table
 from editors.map_fusion import Exchange
 from editors.prompt_to_prompt import Blend
 from motion_modules.tune_a_video import temporal_parameters
@@ -167,8 +167,7 @@ def fatezero_frames(r: Request, pipe: Pipeline) -> FrameChoice | None:
     """The frame table of a configuration file; None is the method's own."""
     if "entries" not in r.settings:
         return None
-    channels, least = pipe.parts.unet.config.channels, int(r.settings.get("least", 0))
-    return FrameChoice(tuple(r.settings["entries"]), sites=lambda site: channels[site.level] >= least)
+    return frame_table(pipe.parts.unet, r.settings["entries"], int(r.settings.get("least", 0)))
 
 
 def _tune_a_video(pipe: Pipeline, r: Request, few: Few, progress: bool) -> tuple[Call, bool]:

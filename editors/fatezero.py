@@ -30,7 +30,7 @@ from motion_modules.tune_a_video import temporal_parameters
 from videogen.conditioning import Dial
 from videogen.control import Control, Keep, Pass, Site
 from videogen.errors import InputError
-from videogen.frame_choice import SPARSE_CAUSAL, FrameChoice
+from videogen.frame_choice import SPARSE_CAUSAL, Entry, FrameChoice
 from videogen.guidance import Scale
 from videogen.inversion import Trajectory, invert
 from videogen.models.unet import UNet
@@ -106,18 +106,18 @@ def fatezero(
     table = default_frames(unet) if frames is None else frames
     work = begin(pipe, clip, steps, guidance_scale=guidance_scale, windows=windows, frames=table)
     pairs = work.conditions(source, target, negative_prompt=negative_prompt, motion_scale=motion_scale)
-    plan = planned(unet, pairs[0][0].words[0], pairs[1][0].words[0], settings)
+    fusing = settled(unet, pairs[0][0].words[0], pairs[1][0].words[0], settings)
     times, sites = tuple(work.times.t.tolist()), attention_sites(unet)
-    ask = work.ask(pairs[0], 1.0, KeepAt(plan.sites))
+    ask = work.ask(pairs[0], 1.0, KeepAt(fusing.sites))
     with (
-        holding(hold, ask, lambda t: plan.needs(t, times, sites), folder) as maps,
+        holding(hold, ask, lambda t: fusing.needs(t, times, sites), folder) as maps,
         bar(2 * len(times), progress, "editing") as tick,
     ):
         trajectory = invert(work.in_windows(maps.listening(ask)), work.latents, work.times, after=ticking(tick))
         maps.follow(trajectory)
-        control = (Keep(plan.shows, over_heads) >> FromInversion(plan, maps)).on("cond")
+        control = (Keep(fusing.shows, over_heads) >> FromInversion(fusing, maps)).on("cond")
         edit = work.ask(pairs[1], work.plan.guidance, control)
-        blend = LatentBlend(plan, maps, trajectory)
+        blend = LatentBlend(fusing, maps, trajectory)
         x = ddim(work.in_windows(blend.listening(edit)), trajectory.noise, work.times, after=ticking(tick, blend))
     return work.edited(x, blend.mask, held_mib=maps.most / 2**20)
 
@@ -133,7 +133,13 @@ def default_frames(unet: UNet) -> FrameChoice:
     return FrameChoice(("middle",), sites=lambda site: site.level >= level)
 
 
-def planned(unet: UNet, source: Words, target: Words, settings: Settings) -> Plan:
+def frame_table(unet: UNet, entries: Sequence[Entry], least: int) -> FrameChoice:
+    """The table of a configuration, which holds on levels that are at least so wide; narrower ones read their own frame."""
+    channels = unet.config.channels
+    return FrameChoice(tuple(entries), sites=lambda site: channels[site.level] >= least)
+
+
+def settled(unet: UNet, source: Words, target: Words, settings: Settings) -> Fusing:
     """The settings for two prompts and a model."""
     level = level_of(unet, SIDE)
     fusion = settings.exchange.between(source, target, cross_level=level, self_level=level)
@@ -141,18 +147,20 @@ def planned(unet: UNet, source: Words, target: Words, settings: Settings) -> Pla
     if settings.blend == "changed":
         blend = refine(target, source).fresh + refine(source, target).fresh
     if not blend:
-        return Plan(settings, fusion, None, {})
+        return Fusing(settings, fusion, None, {})
     words = blend_words(source, target, blend)
     if not words[0].any():
         raise InputError(
             f"none of the blend words ({', '.join(blend)}) is in the source prompt {source.text!r}, where the place of the edit is looked for"
         )
-    return Plan(settings, fusion, words, word_sites(unet))
+    return Fusing(settings, fusion, words, word_sites(unet))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Plan:
-    """Settings, settled for two prompts and a model. words `2 m` mark the blend words, None without; levels are where they show."""
+class Fusing:
+    """Attention fusing (section 3.2), settled for two prompts and a model. words `2 m` mark the blend words, None without;
+    levels are where they show.
+    """
 
     settings: Settings
     fusion: Fusion
@@ -184,13 +192,13 @@ class Plan:
 class FromInversion(Control):
     """One row's maps, made of those held from the inversion."""
 
-    plan: Plan
+    fusing: Fusing
     held: Callable[[float, tuple[int, ...]], Maps]
     now: FusionNow | None = None
     source: Maps = dataclasses.field(default_factory=dict)
 
     def at(self, t: float, frames: tuple[int, ...], times: tuple[float, ...] | None) -> Control:
-        return dataclasses.replace(self, now=self.plan.fusion.at(t, times), source=self.held(t, frames))
+        return dataclasses.replace(self, now=self.fusing.fusion.at(t, times), source=self.held(t, frames))
 
     def wants_maps(self, site: Site, p: Pass) -> bool:
         return self.now is not None and self.now.acts(site)
@@ -199,8 +207,8 @@ class FromInversion(Control):
         """probs `1 f heads n m`."""
         assert self.now is not None
         mask = None
-        if site.kind == "self" and self.plan.words is not None and self.plan.settings.blend_attention:
-            mask = self.plan.mask(self.source, 0, p.sizes[0], p.grid(site)).flatten(2).to(probs.device)
+        if site.kind == "self" and self.fusing.words is not None and self.fusing.settings.blend_attention:
+            mask = self.fusing.mask(self.source, 0, p.sizes[0], p.grid(site)).flatten(2).to(probs.device)
         return self.now.fuse(site, self.source[site.place].to(probs.device), probs, mask)
 
 
@@ -211,7 +219,7 @@ class LatentBlend:
     The source's maps are those of the step, the target's the sum over the steps so far, as in the authors' code. mask `f h w` is the last one.
     """
 
-    plan: Plan
+    fusing: Fusing
     held: Callable[[float, tuple[int, ...]], Maps]
     trajectory: Trajectory
     mask: Tensor | None = None
@@ -225,8 +233,8 @@ class LatentBlend:
         def asked(x: Tensor, t: float | Tensor, frames: Sequence[int] | None = None) -> Prediction:
             pred = ask(x, t, frames)
             ids = tuple(range(x.shape[1])) if frames is None else tuple(frames)
-            found = self.held(float(t), ids) if self.plan.levels else {}
-            for place in self.plan.levels:
+            found = self.held(float(t), ids) if self.fusing.levels else {}
+            for place in self.fusing.levels:
                 if place in found:
                     maps = over_heads(found[place].to(x.device))
                     self.source[place] = added(self.source.get(place), maps, ids)
@@ -240,14 +248,14 @@ class LatentBlend:
         """x `1 f c h w` at the end of a step."""
         step, self.done = self.done, self.done + 1
         source, self.source = self.source, {}
-        if self.plan.levels.keys() - source.keys() or not self.plan.levels:
+        if self.fusing.levels.keys() - source.keys() or not self.fusing.levels:
             return x
-        settings, times = self.plan.settings, self.trajectory.times.t.tolist()
+        settings, times = self.fusing.settings, self.trajectory.times.t.tolist()
         size = (x.shape[-2], x.shape[-1])
-        self.mask = self.plan.mask(source, 0, size)[0]
+        self.mask = self.fusing.mask(source, 0, size)[0]
         if not settings.blend_latents:
             return x
-        self.mask = self.mask | self.plan.mask(self.target, 1, size)[0]
+        self.mask = self.mask | self.fusing.mask(self.target, 1, size)[0]
         if not inside(times[step], times, settings.blend_window):
             return x
         inverted = self.trajectory.latents[step if settings.pairing == "noisier" else step + 1].to(x)

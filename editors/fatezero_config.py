@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from editors.fatezero import Settings
+from editors.fatezero import Settings, frame_table
 from editors.map_fusion import Exchange
 from videogen.errors import InputError
 from videogen.frame_choice import Entry, FrameChoice
@@ -155,8 +155,7 @@ class Config:
 
     def frames(self, unet: UNet) -> FrameChoice:
         """The frame table for a network."""
-        channels = unet.config.channels
-        return FrameChoice(self.entries, sites=lambda site: channels[site.level] >= self.least)
+        return frame_table(unet, self.entries, self.least)
 
 
 def read_config(path: str | Path, source: str | None = None, target: str | None = None) -> Config:

@@ -152,33 +152,38 @@ def find_nulls(
         return null.replace(tokens={**null.tokens, "text": embedding})
 
     with for_inputs(work.pipe.parts.unet, len(work.source)), bar(len(work.times), progress, "null text") as tick:
-        return optimised(
-            work.denoise((given, null)),
-            lambda embedding: work.denoise((told(embedding), null)),
-            told, null.tokens["text"], pivot, scale, descent or Descent(), tick,
+        sides = Sides(
+            work.denoise((given, null)), lambda embedding: work.denoise((told(embedding), null)), told, null.tokens["text"]
         )  # fmt: skip
+        return optimised(sides, pivot, scale, descent or Descent(), tick)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sides:
+    """The two sides of guidance: `cond`, and `uncond` as a function of the null embedding, which begins as `start`.
+
+    told   what the network is told of an embedding
+    """
+
+    cond: Denoise
+    uncond: Callable[[Tensor], Denoise]
+    told: Callable[[Tensor], Conditioning]
+    start: Tensor
 
 
 def optimised(
-    cond: Denoise,
-    uncond: Callable[[Tensor], Denoise],
-    told: Callable[[Tensor], Conditioning],
-    embedding: Tensor,
-    pivot: Trajectory,
-    scale: float,
-    descent: Descent,
-    tick: Callable[[], None],
+    sides: Sides, pivot: Trajectory, scale: float, descent: Descent, tick: Callable[[], None] = lambda: None
 ) -> NullText:
-    """Algorithm 1 over two denoisers, `uncond` as a function of the null embedding, which begins as `embedding`."""
-    times, x, embedding = pivot.times, pivot.noise, embedding.float()
+    """Algorithm 1."""
+    times, x, embedding = pivot.times, pivot.noise, sides.start.float()
     nulls, states, before, after, counts = [], [x.cpu()], [], [], []
     for i, (t, s) in enumerate(times):
         with torch.no_grad():
-            given = cond(x, t)
-        attempt = guided_step(uncond, given, scale, times, (t, s), pivot.latents[i + 1].to(x))
+            given = sides.cond(x, t)
+        attempt = guided_step(sides.uncond, given, scale, times, (t, s), pivot.latents[i + 1].to(x))
         rate, enough = descent.rate * (1 - i / (2 * len(times))), descent.epsilon + i * descent.slack
         embedding, x, losses = descend(attempt, embedding, descent.inner_steps, rate, enough)
-        nulls.append(told(embedding))
+        nulls.append(sides.told(embedding))
         states.append(x.cpu())
         before.append(losses[0])
         after.append(min(losses))

@@ -1,13 +1,15 @@
 """What the documents point at is there, and the table of systems is whole."""
 
+import functools
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer.main
 
-from videogen.cli.app import COMMANDS
+from videogen.cli.app import COMMANDS, app
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -40,6 +42,27 @@ def test_the_table_of_systems_has_44_rows_with_a_status_each() -> None:
         status, evidence = row[3], row[4]
         assert re.match(r"(works|begun|not started)\b", status), row
         assert evidence or not status.startswith("works"), f"{row[1]} works, and nothing shows it"
+
+
+COMMAND = re.compile(r"(?:^    |`)videogen (\w+)((?:[^\n`\\]|\\\n)*)", re.MULTILINE)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_option_of_a_command_that_is_shown_is_there(document: Path) -> None:
+    unknown = []
+    for name, words in COMMAND.findall(document.read_text(encoding="utf-8")):
+        if name in ("generate", "edit", "inspect", "reproduce"):
+            unknown += [
+                (name, word) for word in re.findall(r"(?<=\s)--[a-z][\w-]*", words) if word not in options_of(name)
+            ]
+    assert not unknown
+
+
+@functools.cache
+def options_of(name: str) -> set[str]:
+    """Every option of a command, in all its spellings."""
+    command = typer.main.get_command(app).get_command(None, name)  # type: ignore[attr-defined]
+    return {word for option in command.params for word in (*option.opts, *option.secondary_opts)} | {"--help"}
 
 
 def test_the_readme_names_the_two_commands() -> None:

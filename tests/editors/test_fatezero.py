@@ -13,11 +13,11 @@ from editors.fatezero import (
     SHAPE,
     STYLE,
     FromInversion,
-    Plan,
+    Fusing,
     Settings,
     default_frames,
     fatezero,
-    planned,
+    settled,
 )
 from editors.map_fusion import Exchange
 from editors.map_levels import attention_sites
@@ -98,18 +98,19 @@ class Compared(Control):
         return probs
 
 
+@torch.no_grad()
 def test_the_same_prompt_with_all_steps_replaced_attends_as_the_inversion_did(still, short):
     """Bit for bit at every held site; and asked where the inversion asked, the network says what it said there."""
     pipe = still[0]
     work = begin(pipe, short, 3, frames=default_frames(pipe.parts.unet))
     (pair,) = work.conditions(SOURCE)
     words = pair[0].words[0]
-    plan = planned(pipe.parts.unet, words, words, Settings(Exchange("auto", 1.0, 1.0)))
+    fusing = settled(pipe.parts.unet, words, words, Settings(Exchange("auto", 1.0, 1.0)))
     held = map_store.InMemory()
-    ask = work.denoise(pair, 1.0, map_store.KeepAt(plan.sites))
+    ask = work.denoise(pair, 1.0, map_store.KeepAt(fusing.sites))
     trajectory = invert(held.listening(ask), work.latents, work.times)
     compared = Compared(held)
-    control = (FromInversion(plan, held) >> compared).on("cond")
+    control = (FromInversion(fusing, held) >> compared).on("cond")
     ddim(work.denoise(pair, 3.0, control), trajectory.noise, work.times)
     assert compared.counts == {True: 3 * len(attention_sites(pipe.parts.unet)), False: 0}
     edited = work.denoise(pair, 1.0, control)
@@ -170,10 +171,10 @@ def test_levels_are_those_of_the_paper_at_any_size():
 def test_shape_edits_blend_the_words_that_differ(still):
     text = still[0].parts.text
     source, target = text.tokenize(["a red circle on black", "a red square on black"])[0]
-    plan = planned(still[0].parts.unet, source, target, SHAPE)
-    assert isinstance(plan, Plan)
-    assert plan.words[0].nonzero().flatten().tolist() == list(source.where("circle"))
-    assert plan.words[1].nonzero().flatten().tolist() == list(target.where("square"))
+    fusing = settled(still[0].parts.unet, source, target, SHAPE)
+    assert isinstance(fusing, Fusing)
+    assert fusing.words[0].nonzero().flatten().tolist() == list(source.where("circle"))
+    assert fusing.words[1].nonzero().flatten().tolist() == list(target.where("square"))
     assert set(PRESETS) == {"style", "attribute", "shape", "reconstruction"}
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import editors
 from editors.ddim_inversion import inverted
-from editors.null_text import Descent, NullText, find_nulls, following, for_inputs, optimised
+from editors.null_text import Descent, NullText, Sides, find_nulls, following, for_inputs, optimised
 from editors.workpiece import begin
 from tests import nets
 from videogen.conditioning import Conditioning, stack
@@ -43,10 +43,10 @@ class Bench:
         return self.null.replace(tokens={"text": embedding})
 
     def find(self, scale: float = 7.5, **settings: Any) -> NullText:
-        return optimised(
-            self.denoiser.given(self.given), lambda e: self.denoiser.given(self.told(e)), self.told,
-            self.null.tokens["text"], self.pivot, scale, Descent(**{**NEVER, **settings}), lambda: None,
+        sides = Sides(
+            self.denoiser.given(self.given), lambda e: self.denoiser.given(self.told(e)), self.told, self.null.tokens["text"]
         )  # fmt: skip
+        return optimised(sides, self.pivot, scale, Descent(**{**NEVER, **settings}))
 
     def plain(self, scale: float = 7.5) -> Trajectory:
         """What guidance with the null prompt itself makes of the inverted noise."""
