@@ -68,6 +68,7 @@ class Settings(Strict):
     clips: int = 4000
     phases: tuple[Phase, ...] = (Phase(0.5, 4, 24, 0.5), Phase(0.85, 8, 16, 0.25), Phase(1.0, 16, 8))
     noise_power: float = 0.7  # below 1: more often at high noise, where the direction is decided
+    single_power: float = 0.15  # for frames by themselves, whose places are open at t of 800 and more
     mixed_share: float = Field(
         0.2, ge=0, le=1
     )  # of the steps on clips, on such as are not in fours and may have two objects
@@ -132,15 +133,15 @@ class Motion:
             generator = draw.generator("frames")
             phase = next((phase for phase in s.phases if draw.progress < phase.until), s.phases[-1])
             mixed = float(torch.rand((), generator=generator)) < s.mixed_share
-            data, size = self.mixed if mixed else self.data, phase.clips
+            data, size, power = self.mixed if mixed else self.data, phase.clips, s.noise_power
             every: Every | None = drawn(phase.frames, generator)
             if float(torch.rand((), generator=generator)) < phase.single:
-                every, size = drawn_alone(generator), phase.clips * phase.frames
+                every, size, power = drawn_alone(generator), phase.clips * phase.frames, s.single_power
             if s.image != "frozen" and float(torch.rand((), generator=generator)) < s.still_share:
-                every, data, size = None, self.stills, phase.clips * phase.frames
+                every, data, size, power = None, self.stills, phase.clips * phase.frames, s.noise_power
             elif every:
                 data = data.frames_of(every.frames)
-            yield every, draw_batch(draw, data, size, s, self.setting.device, s.noise_power)
+            yield every, draw_batch(draw, data, size, s, self.setting.device, power)
 
     def losses(self, batch: tuple[Every | None, Batch]) -> Iterator[tuple[str, Thunk]]:
         """The weighted mean square of v's error: of clips, or of stills with the modules off."""
