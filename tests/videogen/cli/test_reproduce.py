@@ -51,6 +51,17 @@ def test_the_same_again(generate: Run, run: Run, tmp_path: Path, monkeypatch: py
     assert contents(tmp_path) == before
 
 
+def test_a_refiner_is_found_again_and_missed_where_it_has_changed(
+    generate: Run, run: Run, animated: Path, tmp_path: Path
+) -> None:
+    made, refiner = tmp_path / "clip.webp", tmp_path / "refiner"
+    shutil.copytree(animated, refiner)
+    assert generate("-o", made, "--steps", "3", "--refiner", refiner, "--refiner-start", "0.5").code == 0
+    assert run("reproduce", made, "--quiet").out == "largest difference: 0\n"
+    (refiner / "unet" / "config.json").write_bytes((refiner / "unet" / "config.json").read_bytes() + b"\n")
+    assert "refiner" in run("reproduce", made, "--quiet").err
+
+
 def test_a_lora_and_motion_modules_of_their_own(
     generate: Run, run: Run, animated: Path, lora: Path, tmp_path: Path
 ) -> None:
