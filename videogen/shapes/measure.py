@@ -89,11 +89,16 @@ def measure(frames: Tensor) -> list[Measurement]:
         raise InputError(f"clips to measure are b f 3 H W with H = W, not {tuple(frames.shape)}")
     found: list[Measurement] = []
     for clips in frames.float().split(BATCH):
-        if clips.shape[-1] != world.SIZE:
-            small = F.interpolate(clips.flatten(0, 1), (world.SIZE, world.SIZE), mode="bilinear", antialias=True)
-            clips = small.view(*clips.shape[:3], world.SIZE, world.SIZE)
-        found += _measure(clips * 255)
+        found += _measure(resized(clips) * 255)
     return found
+
+
+def resized(clips: Tensor) -> Tensor:
+    """Square clips `b f 3 H W` at the world's own size."""
+    if clips.shape[-1] == world.SIZE:
+        return clips
+    small = F.interpolate(clips.flatten(0, 1), (world.SIZE, world.SIZE), mode="bilinear", antialias=True)
+    return small.view(*clips.shape[:3], world.SIZE, world.SIZE)
 
 
 class _Sight(NamedTuple):
@@ -243,7 +248,7 @@ def _objects(
                 slope=float(looked.slope[row].median()),
                 colour=numbers[:, 3:].unflatten(1, (2, 3)),
                 radius=(float(true_radius[0][row].log().mean().exp()), float(true_radius[1][row].log().mean().exp())),
-                motion=_motion(numbers[:, :2], numbers[:, 2], turn),
+                motion=motion_of(numbers[:, :2], numbers[:, 2], turn),
             )
         )
     return result
@@ -256,21 +261,21 @@ def _turn(at: Tensor, angle: Tensor, corners: int, frames: int) -> float:
     period = 2 * math.pi / corners
     step = (angle.diff() + period / 2).remainder(period) - period / 2
     whole = torch.cat([angle[:1], angle[:1] + step.cumsum(0)])
-    return _change(at, whole[:, None], frames)[0]
+    return change(at, whole[:, None], frames)[0]
 
 
-def _change(at: Tensor, values: Tensor, frames: int) -> list[float]:
-    """Change over the whole clip of values `n d` at frames `n`, by a straight line."""
+def change(at: Tensor, values: Tensor, frames: int) -> list[float]:
+    """Change over the whole clip of values `n d` at frames `n`, by a straight line: d numbers."""
     time = at.float() - at.float().mean()
     slope = (time[:, None] * (values - values.mean(0))).sum(0) / (time**2).sum().clamp(min=1e-6)
     return (slope * (frames - 1)).tolist()
 
 
-def _motion(centres: Tensor, areas: Tensor, turn: float) -> str:
-    """The motion that stands out most, each measured by its threshold."""
+def motion_of(centres: Tensor, areas: Tensor, turn: float) -> str:
+    """The motion that stands out most, each measured by its threshold; centres `f 2`, areas `f`, nan where the object is missing, turn in radians."""
     at = (~areas.isnan()).nonzero()[:, 0]
     values = torch.cat([centres[at], areas[at, None].clamp(min=1).log() / 2], dim=1)
-    x, y, growth = _change(at, values, len(areas))
+    x, y, growth = change(at, values, len(areas))
     strength = {
         "standing still": 1.0,
         "moving left": -x / MOVED,
