@@ -52,10 +52,19 @@ class Linear(nn.Linear):
 
 
 class Conv2d(nn.Conv2d):
-    """`nn.Conv2d`, called `(h, p)`; h `(b f) c h w`."""
+    """`nn.Conv2d`, called `(h, p)`; h `(b f) c h w`.
+
+    `temporal` is the slot of a convolution along the frames (pseudo-3D networks), called `(h, p)`; empty, it leaves the state dict as the
+    image model's.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.temporal: nn.Module | None = None
 
     def forward(self, h: Tensor, p: Pass | None = None) -> Tensor:
-        return self._conv_forward(h, self.weight, self.bias)
+        h = self._conv_forward(h, self.weight, self.bias)
+        return h if self.temporal is None else self.temporal(h, p)
 
 
 class TokenConv(Conv2d):
