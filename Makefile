@@ -9,11 +9,12 @@ export PIP_NO_INPUT = 1
 # Small tensors gain nothing from many threads, and two busy processes of many threads slow each other down.
 test test-all: export OMP_NUM_THREADS ?= 2
 
-.PHONY: help env demo demo-edit test test-all lint format wheel clean
+.PHONY: help env demo demo-edit demo-train test test-all lint format wheel clean
 
 help:
 	@echo "make demo      environment, install, then four clips, a contact sheet and a GIF under out/"
 	@echo "make demo-edit one clip through every editing method, on a contact sheet under out/edit/"
+	@echo "make demo-train a small training, killed and resumed, and a clip from what it made, under out/train/"
 	@echo "make test      environment, lint, format, types and the tests that take minutes in all"
 	@echo "make test-all  the slow tests too"
 	@echo "make lint      ruff and mypy;  make format  rewrites;  make wheel  dist/;  make clean  removes what make made"
@@ -33,6 +34,9 @@ demo: $(READY)
 
 demo-edit: $(READY)
 	$(BIN)/python scripts/demo_edit.py
+
+demo-train: $(READY)
+	$(BIN)/python scripts/demo_train.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,0 +1,256 @@
+"""A training step of the recipe `motion` side by side with a plain loop over diffusers' UNetMotionModel: time and peak memory as ratios.
+
+    python benchmarks/training.py                        # SD 1.5 widths, motion module v2 widths, on the processor
+    python benchmarks/training.py --device cuda          # on a GPU
+    python benchmarks/training.py --widths small         # the same code in a minute
+
+Both hold the same random weights in float32 (autocast to the dtype) and train the motion modules with AdamW behind clipped gradients. Each has a
+process of its own, and they are asked in turn for a step on the same latents, times, noise and text. A figure is the median of the pairs' ratios.
+Peak memory is what a step needs above what the process held before it, so weights and optimizer state are not in it. The losses of the first step
+are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from measuring import Worker, serve, taken_in_turn
+from random_models import WIDTHS, motion_adapter, stable_diffusion
+
+from videogen.files import replacing
+
+LOOPS = ("diffusers", "videogen")
+RATE, BETAS, DECAY, CLIP = 1e-4, (0.9, 0.999), 1e-2, 1.0
+
+
+def main() -> None:
+    """Run the pairs and print the table; `--report` writes it too."""
+    args = _arguments()
+    if args.worker:
+        _work(args)
+        return
+    with tempfile.TemporaryDirectory() as holder:
+        folder = Path(holder) / "model"
+        _write_model(folder, args.widths)
+        recomputed = {"no": (False,), "yes": (True,), "both": (False, True)}[args.checkpointing]
+        rows = [_pairs(folder, args, dtype, on) for on in recomputed for dtype in args.dtypes]
+    table = _table(rows, args)
+    print(table)
+    if args.report:
+        with replacing(args.report) as beside:
+            beside.write_text(table + "\n", encoding="utf-8")
+        with replacing(args.report.with_suffix(".json")) as beside:
+            beside.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--widths", choices=WIDTHS, default="sd15")
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--checkpointing", choices=["no", "yes", "both"], default="both", help="gradient checkpointing")
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=1, help="clips")
+    parser.add_argument("--side", type=int, default=256, help="pixels")
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--report", type=Path, help="docs/benchmarks_training.md; a .json is written beside it")
+    parser.add_argument("--worker", choices=LOOPS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _write_model(folder: Path, widths: str) -> None:
+    """A random model in diffusers' layout, and one captioned clip, since our recipe wants data to open."""
+    import videogen.foreign
+
+    from diffusers import StableDiffusionPipeline
+
+    from videogen import video
+    from videogen.clip import Clip
+
+    parts = stable_diffusion(widths) | {"safety_checker": None, "feature_extractor": None}
+    StableDiffusionPipeline(**parts, requires_safety_checker=False).save_pretrained(folder)
+    motion_adapter(widths).save_pretrained(folder / "motion_adapter")
+    (folder / "clips").mkdir()
+    video.write(folder / "clips" / "a.mp4", Clip(torch.zeros(16, 3, 64, 64)))
+    (folder / "clips" / "a.txt").write_text("nothing")
+
+
+def _pairs(folder: Path, args: argparse.Namespace, dtype: str, recomputed: bool) -> dict[str, Any]:
+    """One row: both loops started, one step each (whose losses are compared), a second, then asked in turn."""
+    workers = {name: _worker(name, folder, args, dtype, recomputed) for name in LOOPS}
+    losses: dict[str, list[float]] = {name: [] for name in LOOPS}
+    for _ in range(2):
+        for name, worker in workers.items():
+            worker.ask()
+            losses[name].append(float(torch.load(folder / f"{name}.pt", weights_only=True)))
+    runs = taken_in_turn(workers, args.pairs)
+    for worker in workers.values():
+        worker.stop()
+
+    def ratio(key: str) -> float:
+        return statistics.median(run["videogen"][key] / run["diffusers"][key] for run in runs)
+
+    row = {
+        "dtype": dtype, "checkpointing": recomputed, "device": args.device, "widths": args.widths,
+        "seconds": {name: statistics.median(run[name]["seconds"] for run in runs) for name in LOOPS},
+        "peak_mib": {name: statistics.median(run[name]["peak_mib"] for run in runs) for name in LOOPS},
+        "time_ratio": ratio("seconds"), "memory_ratio": ratio("peak_mib"), "losses": losses,
+    }  # fmt: skip
+    print(json.dumps(row), flush=True)
+    return row
+
+
+def _worker(name: str, folder: Path, args: argparse.Namespace, dtype: str, recomputed: bool) -> Worker:
+    """One loop in its own process."""
+    words = [__file__, "--worker", name, "--folder", str(folder), "--dtypes", dtype]
+    words += [
+        "--checkpointing",
+        "yes" if recomputed else "no",
+        "--frames",
+        str(args.frames),
+        "--batch",
+        str(args.batch),
+    ]
+    words += [
+        "--side",
+        str(args.side),
+        "--widths",
+        args.widths,
+        "--device",
+        args.device,
+        "--threads",
+        str(args.threads),
+    ]
+    return Worker(words)
+
+
+def _work(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    generator = torch.Generator().manual_seed(0)
+    shape, side = (args.batch, args.frames, 4), args.side // 8
+    width = WIDTHS[args.widths]["cross_attention_dim"]
+    drawn = {
+        "x0": torch.randn(*shape, side, side, generator=generator),
+        "noise": torch.randn(*shape, side, side, generator=generator),
+        "times": torch.randint(1000, (args.batch,), generator=generator),
+        "text": torch.randn(args.batch, 77, width, generator=generator),
+    }
+    build = _diffusers if args.worker == "diffusers" else _videogen
+    serve(build(args, drawn), args.device, args.folder / f"{args.worker}.pt")
+
+
+def _diffusers(args: argparse.Namespace, drawn: dict[str, torch.Tensor]) -> Callable[[], torch.Tensor]:
+    """The loop as people write it: the image layers frozen, everything else as the library has it."""
+    from diffusers import DDIMScheduler, MotionAdapter, UNet2DConditionModel, UNetMotionModel
+
+    image = UNet2DConditionModel.from_pretrained(args.folder, subfolder="unet")
+    unet = UNetMotionModel.from_unet2d(image, MotionAdapter.from_pretrained(args.folder, subfolder="motion_adapter"))
+    del image
+    unet.to(args.device).train()
+    unet.freeze_unet2d_params()
+    if args.checkpointing == "yes":
+        unet.enable_gradient_checkpointing()
+    trained = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=RATE, betas=BETAS, weight_decay=DECAY)
+    scheduler = DDIMScheduler.from_pretrained(args.folder, subfolder="scheduler")
+    here = {name: value.to(args.device) for name, value in drawn.items()}
+    dtype = getattr(torch, args.dtypes[0])
+
+    def step() -> torch.Tensor:
+        noisy = scheduler.add_noise(here["x0"], here["noise"], here["times"]).transpose(1, 2)
+        text = here["text"].repeat_interleave(args.frames, 0)
+        with torch.autocast(args.device.partition(":")[0], dtype, enabled=dtype != torch.float32):
+            said = unet(noisy, here["times"], text).sample
+            loss = torch.nn.functional.mse_loss(said.float(), here["noise"].transpose(1, 2))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, CLIP)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach().cpu()
+
+    return step
+
+
+def _videogen(args: argparse.Namespace, drawn: dict[str, torch.Tensor]) -> Callable[[], torch.Tensor]:
+    """The project's loop with its recipe; the batch stands in for what its data would have given."""
+    from motion_modules.recipes import motion
+    from videogen.conditioning import Conditioning
+    from videogen.training.config import RunConfig
+    from videogen.training.denoising import Batch
+    from videogen.training.loop import Loop
+    from videogen.training.progress import Pace
+
+    offer = motion()
+    config = {
+        "recipe": "motion", "out": args.folder / f"run-{args.dtypes[0]}-{args.checkpointing}", "budget": {"steps": 10**6},
+        "precision": args.dtypes[0], "gradient_checkpointing": args.checkpointing == "yes", "threads": args.threads,
+        "optimization": {
+            "optimizer": "adamw", "adamw": RATE, "betas": BETAS, "weight_decay": DECAY, "schedule": "constant", "warmup": 0,
+            "clip": CLIP, "average": 0,
+        },
+        "every": {"log": 1, "checkpoint": 0},
+        "settings": {
+            "model": str(args.folder), "motion": str(args.folder / "motion_adapter"),
+            "data": {
+                "sources": [{"layout": "pairs", "folder": args.folder / "clips"}], "frames": args.frames,
+                "size": f"{args.side}x{args.side}", "batch_size": args.batch, "store": args.folder / "facts",
+            },
+        },
+    }  # fmt: skip
+    run = RunConfig[offer.settings].model_validate(config)  # type: ignore[name-defined]
+    loop = Loop(run, offer.build(run))
+    told: list[float] = []
+    loop.journal, loop.pace = Told(told), Pace(0.0)  # type: ignore[assignment]
+    here = {name: value.to(args.device) for name, value in drawn.items()}
+    text, counts = Conditioning(tokens={"text": here["text"]}), torch.ones(args.batch)
+    batch = Batch(("a.mp4",) * args.batch, here["x0"], here["noise"], drawn["times"], text, counts)
+
+    def step() -> torch.Tensor:
+        loop._advance([batch])
+        return torch.tensor(told[-1])
+
+    return step
+
+
+class Told:
+    """A journal that keeps the losses alone."""
+
+    def __init__(self, losses: list[float]) -> None:
+        self.losses = losses
+
+    def write(self, line: dict[str, Any]) -> None:
+        """One line of the log."""
+        self.losses.append(line["motion.loss"])
+
+
+def _table(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
+    lines = [
+        "| dtype | gradient checkpointing | diffusers s | videogen s | time ratio | diffusers MiB | videogen MiB | memory ratio | losses at step 1 |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        s, m = row["seconds"], row["peak_mib"]
+        first = " and ".join(f"{row['losses'][name][0]:.6f}" for name in LOOPS)
+        lines.append(
+            f"| {row['dtype']} | {'yes' if row['checkpointing'] else 'no'} | {s['diffusers']:.2f} | {s['videogen']:.2f} | {row['time_ratio']:.2f} "
+            f"| {m['diffusers']:.0f} | {m['videogen']:.0f} | {row['memory_ratio']:.2f} | {first} |"
+        )
+    about = f"{args.widths} widths, {args.batch} clip(s) of {args.frames} frames, {args.side} x {args.side}, {args.device}, {args.threads} threads, "
+    about += f"PyTorch {torch.__version__}, median of {args.pairs} pairs"
+    command = "python " + " ".join(["benchmarks/training.py", *sys.argv[1:]])
+    return "\n".join([*lines, "", about + ". Made by", "", f"    {command}"])
+
+
+if __name__ == "__main__":
+    main()
