@@ -68,6 +68,22 @@ def make(
     return new
 
 
+def corpus_of(folder: Path) -> Corpus:
+    """What the corpus in a folder is like. Raises InputError where there is none."""
+    note = folder / SETTINGS
+    if not note.is_file():
+        raise InputError(f"{folder} holds no corpus of `videogen shapes corpus`: there is no {SETTINGS} in it")
+    try:
+        values: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
+        paint = tuple((name, red, green, blue) for name, red, green, blue in values.pop("paint"))
+        lists = {name: tuple(values.pop(name)) for name in ("styles", "untold")}
+        return Corpus(**values, **lists, paint=paint)
+    except (ValueError, TypeError, KeyError, AttributeError) as problem:
+        if isinstance(problem, InputError):
+            raise
+        raise InputError(f"{note} is damaged; make the corpus again") from None
+
+
 def _begin(folder: Path, corpus: Corpus) -> None:
     """See that the folder is ours, and write down what the corpus is like."""
     values = json.loads(json.dumps(dataclasses.asdict(corpus)))

@@ -1,7 +1,7 @@
 """Two methods on the same clips: differences of shares and of means, with 95 % intervals.
 
 Shares: Newcombe 1998, "Improved confidence intervals for the difference between binomial proportions based on paired data", method 10, which
-joins the two Wilson intervals. Means: Student's interval.
+joins the two Wilson intervals. Means: Student's interval. Ratios of means: Fieller 1954, "Some problems in interval estimation".
 """
 
 from __future__ import annotations
@@ -58,6 +58,31 @@ def mean(values: Sequence[float]) -> Estimate:
     deviation = math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (n - 1))
     half = student(n - 1) * deviation / math.sqrt(n)
     return Estimate(middle, middle - half, middle + half, n)
+
+
+def ratio_of_means(first: Sequence[float], second: Sequence[float]) -> Estimate:
+    """The mean of `first` over that of `second`, which are about the same clips in the same order.
+
+    The interval holds every ratio r for which the mean of first - r second may be 0 by Student's test. It is everything where the mean of
+    `second` may be 0 itself. Raises ValueError where they are not equally many.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} clips against {len(second)}; a ratio needs the same ones")
+    n = len(first)
+    if not n or not math.fsum(second):
+        return Estimate(math.nan, -math.inf, math.inf, n)
+    a, b = math.fsum(first) / n, math.fsum(second) / n
+    if n == 1:
+        return Estimate(a / b, -math.inf, math.inf, 1)
+    pairs = [(x - a, y - b) for x, y in zip(first, second)]
+    scale = student(n - 1) ** 2 / (n * (n - 1))
+    aa, ab, bb = (scale * math.fsum(terms) for terms in zip(*((x * x, x * y, y * y) for x, y in pairs)))
+    # (a - r b)^2 <= aa - 2 r ab + r^2 bb, a parabola in r that is open upwards where b is surely not 0
+    square, half, rest = b * b - bb, a * b - ab, a * a - aa
+    if square <= 0:
+        return Estimate(a / b, -math.inf, math.inf, n)
+    spread = math.sqrt(max(half * half - square * rest, 0.0))
+    return Estimate(a / b, (half - spread) / square, (half + spread) / square, n)
 
 
 def student(freedom: int) -> float:

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from videogen.metrics.paired import difference_of_shares, mean, student
+from videogen.metrics.paired import difference_of_shares, mean, ratio_of_means, student
 from videogen.metrics.shares import Z, wilson
 
 
@@ -74,3 +74,21 @@ def test_unequal_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match="3 clips against 2"):
         difference_of_shares([True] * 3, [True] * 2)
     assert difference_of_shares([], []).to_dict()["value"] is None
+
+
+def test_a_ratio_that_is_always_the_same_has_no_spread_and_one_over_what_may_be_nothing_has_no_end() -> None:
+    second = [18.0, 22.0, 25.0, 19.0]
+    found = ratio_of_means([value / 2 for value in second], second)
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
+    assert ratio_of_means([1.0, 2.0, 3.0], [-1.0, 0.5, 1.0]).high == math.inf
+    assert math.isnan(ratio_of_means([], []).value)
+
+
+def test_the_ends_of_a_ratio_are_those_at_which_the_mean_of_the_difference_may_be_nothing() -> None:
+    """Fieller's own definition."""
+    first, second = [9.0, 12.0, 11.0, 7.0, 10.0], [18.0, 22.0, 25.0, 19.0, 17.0]
+    found = ratio_of_means(first, second)
+    assert found.low < found.value < found.high
+    for end in (found.low, found.high):
+        rest = mean([a - end * b for a, b in zip(first, second)])
+        assert min(abs(rest.low), abs(rest.high)) == pytest.approx(0, abs=1e-9)

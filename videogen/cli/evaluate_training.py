@@ -1,0 +1,266 @@
+"""`videogen evaluate training`: what trainings brought, measured on the shapes world.
+
+`scripts/training_evidence.py` makes the corpora and runs the trainings that it needs; docs/training_evidence.md tells the commands one by one.
+"""
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from videogen.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor
+
+    from videogen.corpus.films import Corpus
+    from videogen.metrics.long_clips import Row
+    from videogen.metrics.paired import Estimate
+    from videogen.metrics.shares import Share
+    from videogen.metrics.trained import Figures, Part, Sampling
+    from videogen.pipeline import Pipeline
+
+SHOWN = 2  # prompts of which all clips are on the sheet
+OPTIONS = {"from_files": "trained", "transfer": "base", "motion_lora": "motion_lora"}
+
+
+class Name(str, Enum):
+    """The parts."""
+
+    from_files = "from_files"
+    transfer = "transfer"
+    motion_lora = "motion_lora"
+
+
+def training(
+    parts: Annotated[list[Name], typer.Argument(help="What is measured.")],
+    model: Annotated[
+        str, typer.Option(help="`shapes` (the miniature), a model folder, a hub id or a file.")
+    ] = "shapes",
+    motion: Annotated[
+        str | None, typer.Option(help="Motion module: a file or a folder; the model's own by default.")
+    ] = None,
+    trained: Annotated[
+        str | None, typer.Option(help="from_files: the motion module that was trained from files.")
+    ] = None,
+    base: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="transfer: CORPUS=WEIGHTS, an image UNet (a folder) or a LoRA (a file), and the corpus of its look. Repeatable."
+        ),
+    ] = None,
+    motion_lora: Annotated[
+        str | None, typer.Option(help="motion_lora: CORPUS=FILE, a MotionLoRA and the corpus of its pan.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=2, help="Unseen prompts and seeds.")] = 128,
+    frames: Annotated[int, typer.Option(min=2, help="Frames of a clip.")] = 16,
+    steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps; the model's own advice by default.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale; the model's own by default.")] = None,
+    seed: Annotated[int, typer.Option(help="Another seed draws other prompts.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Clips made together.")] = 8,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps, ...")] = "cpu",
+    out: Annotated[Path, typer.Option(help="Folder of the measured clips; the same command continues there.")] = Path(
+        "out/evaluate-training"
+    ),
+    report: Annotated[
+        Path | None, typer.Option(help="FILE.md whose sections are written, with FILE.json and pictures beside it.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Make clips with what was trained and without it, from the same prompts and seeds, and measure the difference.
+
+    from_files: a motion module trained from files beside the shipped one. transfer: image models tuned to another look, animated.
+    motion_lora: a MotionLoRA of a camera pan. It can be stopped at any time: the same command goes on where it was.
+    """
+    options = dict(locals())
+    from videogen import recipe
+    from videogen.cli.evaluate import load
+    from videogen.metrics import document
+    from videogen.metrics.trained import Sampling
+    from videogen.metrics.trials import hashes
+
+    if report is not None:
+        document.check(report)
+    given = {name: told(name.value, options) for name in parts}
+    pipe = load(model, motion, "ddim", dtype, device)
+    sampling = Sampling(count, batch, steps or pipe.steps, pipe.guidance if guidance is None else guidance)
+    for name, corpora in given.items():
+        part = part_of(name, lambda source=motion: load(model, source, "ddim", dtype, device), corpora, seed, frames)
+        notes: dict[str, Any] = {
+            "seed": seed, "frames": frames, "steps": sampling.steps, "guidance": sampling.guidance, "dtype": dtype, "device": device,
+            **hashes(model, motion), "trained": {word: recipe.hash_path(path) for word, (_, path) in corpora.items()},
+        }  # fmt: skip
+        silent = ("parts", "batch", "out", "quiet", *(option for key, option in OPTIONS.items() if key != part.key))
+        command = document.command_line(["videogen", "evaluate", "training", part.key], training, options, silent)
+        rows = made(part, sampling, out / part.key, notes, quiet)
+        publish(part, rows, sampling, notes, command, out / part.key, report or out / "results.md")
+
+
+def told(name: str, options: dict[str, Any]) -> "dict[str, tuple[Corpus | None, Path]]":
+    """What the option of a part names: the corpus's name -> the corpus and the weights. Raises InputError for what is missing."""
+    from videogen.corpus.files import corpus_of
+    from videogen.models.folder import find
+
+    option = OPTIONS[name]
+    value = options[option]
+    spelt = f"--{option.replace('_', '-')}"
+    if not value:
+        raise InputError(f"{name} needs {spelt}: see videogen evaluate training --help")
+    if name == "from_files":
+        return {"trained": (None, find(value))}
+    found: dict[str, tuple[Corpus | None, Path]] = {}
+    for entry in value if isinstance(value, list) else [value]:
+        corpus, equals, weights = entry.partition("=")
+        if not (corpus and equals and weights):
+            raise InputError(
+                f"{spelt} {entry!r}: give CORPUS=WEIGHTS, such as runs/pan=out/pan/motion_lora.safetensors"
+            )
+        if Path(corpus).name in found:
+            raise InputError(f"{spelt}: two corpora are called {Path(corpus).name}; rename one")
+        if not Path(weights).exists():
+            raise InputError(f"{spelt}: {weights} does not exist")
+        found[Path(corpus).name] = corpus_of(Path(corpus)), Path(weights)
+    return found
+
+
+def part_of(
+    name: Name,
+    load: "Callable[..., Pipeline]",
+    given: "Mapping[str, tuple[Corpus | None, Path]]",
+    seed: int,
+    frames: int,
+) -> "Part":
+    """A part with what it was given; `load(motion)` loads the model."""
+    from videogen.metrics import trained_parts
+
+    ((corpus, weights), *_) = given.values()
+    if name is Name.from_files:
+        return trained_parts.from_files(load, lambda: load(str(weights)), seed, frames)
+    if name is Name.transfer:
+        bases = {word: (look, path) for word, (look, path) in given.items() if look is not None}
+        return trained_parts.transfer(load, bases, seed, frames)
+    if corpus is None:
+        raise InputError("a MotionLoRA needs its corpus")
+    return trained_parts.motion_lora(load, corpus, weights, seed, frames)
+
+
+def made(
+    part: "Part", sampling: "Sampling", out: Path, notes: dict[str, Any], quiet: bool
+) -> "Mapping[tuple[str, int], Row]":
+    """The rows of all clips, those that are not there yet made."""
+    from tqdm.auto import tqdm
+
+    from videogen.clip import Clip
+    from videogen.metrics.long_clips import Rows
+    from videogen.metrics.trained import run
+    from videogen.video import write
+
+    rows = Rows(out, notes)
+    wanted = {(way.name, number) for way in part.ways for number in range(sampling.count)}
+    with tqdm(
+        total=len(wanted), initial=len(wanted & rows.rows.keys()), unit="clip", desc=part.key, disable=quiet
+    ) as bar:
+
+        def after(row: "Row", clip: "Tensor") -> None:
+            if row.number < SHOWN:
+                write(_shown(out, row.way, row.number), Clip(clip), overwrite=True)
+            bar.update()
+
+        run(part, rows, sampling, after)
+    return rows.rows
+
+
+def publish(
+    part: "Part", rows: "Mapping[tuple[str, int], Row]", sampling: "Sampling", notes: dict[str, Any], command: str, out: Path, target: Path
+) -> None:  # fmt: skip
+    """Write the part's section, its values and its sheet of clips."""
+    from videogen import recipe
+    from videogen.metrics import document, pictures
+    from videogen.metrics.trained import figures
+    from videogen.video import read
+
+    found, more = figures(part, rows, sampling.count), part.lines(rows, sampling.count)
+    folder = target.parent / "pictures"
+    folder.mkdir(exist_ok=True)
+    sheet = folder / f"training_{part.key}.png"
+    shown = [(way, number) for number in range(min(SHOWN, sampling.count)) for way in part.ways]
+    labels = [f"{way.title}: {rows[way.name, number].prompt}" for way, number in shown]
+    pictures.sheet(sheet, [read(_shown(out, way.name, number)) for way, number in shown], labels)
+    values = {
+        "command": command, "settings": {"count": sampling.count, **notes}, "versions": recipe.versions(),
+        "targets": {f"{way}: {name}": value for (way, name), value in part.targets.items()},
+        "ways": {one.way.name: one.to_dict() for one in found}, "more": {name: value.to_dict() for name, value in more.items()},
+    }  # fmt: skip
+    text = markdown(part, found, more, {"count": sampling.count, **notes}, command, sheet.name)
+    for path in [*document.put(target, f"training_{part.key}", text, values), sheet]:
+        typer.echo(str(path))
+
+
+def markdown(
+    part: "Part",
+    found: "Sequence[Figures]",
+    more: "Mapping[str, Estimate]",
+    notes: dict[str, Any],
+    command: str,
+    sheet: str,
+) -> str:
+    """The section of a part."""
+    from videogen.metrics import document
+
+    shares = list(dict.fromkeys(name for one in found for name in one.shares))
+    means = list(dict.fromkeys(name for one in found for name in one.means))
+    lines = [
+        [
+            one.way.title,
+            *(
+                _share(*one.shares[name], part.targets.get((one.way.name, name))) if name in one.shares else ""
+                for name in shares
+            ),
+            *(_mean(*one.means[name]) if name in one.means else "" for name in means),
+        ]
+        for one in found
+    ]
+    told = (
+        "{count} unseen prompts and seeds, {frames} frames, {steps} steps, guidance {guidance:g}, {dtype} on {device}."
+    )
+    behind = [
+        f"{name[0].upper()}{name[1:]}: {value.value:.2f} [{value.low:.2f}, {value.high:.2f}], {value.of} clips."
+        for name, value in more.items()
+    ]
+    return "\n\n".join([
+        f"<!-- training, {part.key}: made by `videogen evaluate training` -->",
+        f"## {part.title}",
+        f"{part.explained} {told.format(**notes)} Brackets hold 95 % intervals.",
+        document.table(["", *shares, *means], lines),
+        *behind,
+        f"Made by `{command}`.",
+        f"![All ways, the same prompts and seeds](pictures/{sheet})",
+        f"<!-- training, {part.key}: end -->",
+    ])  # fmt: skip
+
+
+def _shown(out: Path, way: str, number: int) -> Path:
+    return out / "shown" / f"{way.replace('/', '-')}-{number:04d}.webp"
+
+
+def _share(value: "Share", change: "Estimate | None", target: float | None) -> str:
+    low, high = value.interval
+    text = f"{value.value:.3f} [{low:.3f}, {high:.3f}]{_change(change, 3)}"
+    if target is None:
+        return text
+    met = value.value >= target if target > 0 else value.value < -target
+    return f"{text}; {'at least' if target > 0 else 'under'} {abs(target):.2f}: {'met' if met else 'missed'}"
+
+
+def _mean(value: "Estimate", change: "Estimate | None") -> str:
+    return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]{_change(change, 2)}"
+
+
+def _change(change: "Estimate | None", digits: int) -> str:
+    return (
+        "" if change is None else f"; {change.value:+.{digits}f} [{change.low:+.{digits}f}, {change.high:+.{digits}f}]"
+    )
