@@ -27,6 +27,7 @@ from videogen.training import Offer
 from videogen.training.config import Strict
 from videogen.training.image import Batch, Setting, draw_batch, write_unet
 from videogen.training.latents import Latents, Order
+from videogen.training.places import ranges
 from videogen.training.recipe import JUDGE_SEED, Draw, Thunk
 
 # Where it is judged whether the words are heard: below, the noisy clip itself shows the direction.
@@ -48,7 +49,7 @@ class Every(NamedTuple):
 class Phase(NamedTuple):
     """Until this share of the budget, steps on `clips` clips of so many frames, whatever their distance.
 
-    A share `single` of them is on as many frames by themselves, each of another clip, the first one in half of the cases.
+    A share `single` of them is on as many frames by themselves, each of another clip, mostly the first one.
     """
 
     until: float
@@ -68,7 +69,7 @@ class Settings(Strict):
     clips: int = 4000
     phases: tuple[Phase, ...] = (Phase(0.5, 4, 24, 0.5), Phase(0.85, 8, 16, 0.25), Phase(1.0, 16, 8))
     noise_power: float = 0.7  # below 1: more often at high noise, where the direction is decided
-    single_power: float = 0.15  # for frames by themselves, whose places are open at t of 800 and more
+    single_power: float = 0.05  # for frames by themselves, whose places are open at t of 900 and more
     mixed_share: float = Field(
         0.2, ge=0, le=1
     )  # of the steps on clips, on such as are not in fours and may have two objects
@@ -113,6 +114,7 @@ class Motion:
         self.setting = Setting(s.model, device)
         frames = tuple(range(FRAMES))
         self.data = self.setting.latents(Order(s.clips, seed=1, frames=frames, twins="motion"), s.store)
+        self.travelling = travelling(self.data)
         self.mixed = self.setting.latents(Order(s.clips // 4, seed=2, frames=frames), s.store)
         self.held_out = self.setting.latents(Order(s.judged, JUDGE_SEED, frames), s.store)
         if s.image != "frozen":
@@ -136,7 +138,8 @@ class Motion:
             data, size, power = self.mixed if mixed else self.data, phase.clips, s.noise_power
             every: Every | None = drawn(phase.frames, generator)
             if float(torch.rand((), generator=generator)) < phase.single:
-                every, size, power = drawn_alone(generator), phase.clips * phase.frames, s.single_power
+                every, data = drawn_alone(generator), self.travelling
+                size, power = phase.clips * phase.frames, s.single_power
             if s.image != "frozen" and float(torch.rand((), generator=generator)) < s.still_share:
                 every, data, size, power = None, self.stills, phase.clips * phase.frames, s.noise_power
             elif every:
@@ -216,7 +219,7 @@ def drawn_alone(generator: torch.Generator) -> Every:
     """One frame. The first is drawn often: a word that moves things either way about their middle would else change nothing on the whole, and
     image layers had no reason to hear it before modules turn it with time, nor these to turn what is not heard."""
     anywhere = drawn(1, generator)
-    return anywhere if float(torch.rand((), generator=generator)) < 0.5 else Every(0, 1, 1)
+    return anywhere if float(torch.rand((), generator=generator)) < 0.25 else Every(0, 1, 1)
 
 
 @contextlib.contextmanager
@@ -239,6 +242,18 @@ def moving(held_out: Latents) -> tuple[Scenes, Latents]:
     scenes = held_out.scenes
     chosen = held_out.only((scenes.count == 1) & torch.isin(scenes.motion[:, 0], directions))
     return chosen.scenes, chosen
+
+
+def travelling(data: Latents) -> Latents:
+    """The fours that go the four ways on a plain background, whose places are known: all that differs among them is what a direction's word tells."""
+    ways = torch.tensor([MOTIONS.index(name) for name in DIRECTIONS])
+    clear = torch.isin(data.scenes.motion[:, 0], ways) & ranges(data.scenes).flatten(1).any(1)
+    fours = clear.view(-1, data.together).all(1)
+    if not fours.any():
+        raise InputError(
+            "settings.clips: among so few there are none that go the four ways on a plain background; give some hundred"
+        )
+    return data.fours(fours)
 
 
 def turned(scenes: Scenes) -> Scenes:

@@ -7,13 +7,17 @@ import pytest
 import torch
 
 from motion_modules.animatediff import MotionConfig, add_motion, motion_state
-from motion_modules.training import Every, Motion, Phase, Settings, drawn, positions_of, turned
+from motion_modules.training import Every, Motion, Phase, Settings, drawn, positions_of, travelling, turned
 from tests import tiny_world
 from videogen.models.unet import UNet, UNetConfig
 from videogen.shapes import sample
+from videogen.shapes import world as shapes
 from videogen.shapes.captions import plain
+from videogen.shapes.twins import twins
 from videogen.training.config import RunConfig
+from videogen.training.latents import Latents
 from videogen.training.loop import Loop
+from videogen.training.places import ranges
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +30,7 @@ def test_exactly_the_declared_tensors_change(world: Path, tmp_path: Path, image:
     settings = Settings(
         model=world,
         store=world / "latents",
-        clips=4,
+        clips=40,
         stills=64,
         judged=1,
         made=0,
@@ -51,7 +55,7 @@ def test_exactly_the_declared_tensors_change(world: Path, tmp_path: Path, image:
 def test_the_export_is_a_motion_adapter_of_diffusers(world: Path, tmp_path: Path) -> None:
     from diffusers import MotionAdapter
 
-    recipe = Motion(Settings(model=world, store=world / "latents", clips=4, judged=1, heads=2))
+    recipe = Motion(Settings(model=world, store=world / "latents", clips=40, judged=1, heads=2))
     recipe.prepare(torch.device("cpu"))
     recipe.export(tmp_path)
     theirs = MotionAdapter.from_pretrained(tmp_path / "motion_adapter").state_dict()
@@ -80,6 +84,19 @@ def test_frames_are_drawn_from_all_of_the_clip_at_an_even_distance() -> None:
         assert {b - a for frames in taken for a, b in itertools.pairwise(frames)} == set(
             range(1, 15 // max(count - 1, 1) + 1)
         )
+
+
+def test_what_travels_differs_in_its_direction_alone_and_its_places_are_known() -> None:
+    scenes = twins(400, "motion", generator=torch.Generator().manual_seed(0))
+    empty = torch.zeros(400, 1, 1, 1, 1)
+    found = travelling(Latents(scenes, empty, empty[:, :, 0], empty[:, 0], together=4))
+    assert 20 < len(found.scenes) < 400
+    assert len(found.latents) == len(found.scenes)
+    assert {shapes.MOTIONS[int(number)] for number in found.scenes.motion[:, 0]} <= set(shapes.DIRECTIONS)
+    assert bool(ranges(found.scenes).flatten(1).any(1).all())
+    for name in ("shape", "colour", "centre", "travel", "background"):
+        values = getattr(found.scenes, name).unflatten(0, (-1, 4))
+        assert torch.equal(values, values[:, :1].expand_as(values))
 
 
 def test_turned_captions_tell_the_opposite_direction_and_nothing_else() -> None:

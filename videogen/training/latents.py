@@ -52,6 +52,11 @@ class Latents:
         rows = which.nonzero()[:, 0]
         return Latents(self.scenes[rows], self.latents[rows], self.objects[rows], self.grounds[rows])
 
+    def fours(self, which: Tensor) -> Latents:
+        """The scenes that belong together for which `which` (one for each `together` in a row) says so, still together."""
+        rows = which.repeat_interleave(self.together).nonzero()[:, 0]
+        return Latents(self.scenes[rows], self.latents[rows], self.objects[rows], self.grounds[rows], self.together)
+
 
 @dataclass(frozen=True)
 class Order:
