@@ -13,9 +13,10 @@ from editors.alignment import Edit as Kind
 from editors.choice import METHODS, chosen
 from editors.config_files import configured
 from editors.edited import Edited
-from editors.fatezero import PRESETS, Settings, frame_table
+from editors.fatezero import PRESETS, Settings
 from editors.map_fusion import Exchange
 from editors.prompt_to_prompt import Blend
+from motion_modules.pseudo_3d import frame_table
 from motion_modules.tune_a_video import temporal_parameters
 from videogen.editing import Few, Job, Offer, Request
 from videogen.errors import InputError

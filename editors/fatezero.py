@@ -25,12 +25,12 @@ from editors.local_blend import added, blend_words, word_mask
 from editors.map_fusion import Exchange, Fusion, FusionNow, inside
 from editors.map_levels import attention_sites, level_of, word_sites
 from editors.map_store import Hold, KeepAt, Maps, holding
-from editors.workpiece import begin
+from editors.workpiece import begin, tuned_with
 from motion_modules.tune_a_video import temporal_parameters
 from videogen.conditioning import Dial
 from videogen.control import Control, Keep, Pass, Site
 from videogen.errors import InputError
-from videogen.frame_choice import SPARSE_CAUSAL, Entry, FrameChoice
+from videogen.frame_choice import SPARSE_CAUSAL, FrameChoice
 from videogen.guidance import Scale
 from videogen.inversion import Trajectory, invert
 from videogen.models.unet import UNet
@@ -95,7 +95,7 @@ def fatezero(
     """Edit frames `f 3 H W` in [0, 1] by changing their prompt.
 
     settings  one of STYLE, ATTRIBUTE, SHAPE, RECONSTRUCTION, or changed with `dataclasses.replace`
-    frames    which frames self-attention reads, in the inversion too; None is `default_frames`
+    frames    which frames self-attention reads, in the inversion too; None is those that the model was tuned with, else `default_frames`
     hold      how the maps are held: `recomputed` (memory does not grow with the steps), `memory`, `disk`; the result is the same
     folder    where `disk` puts its files meanwhile; None is the system's place
     guidance_scale   of the edit; None is the model's own
@@ -103,7 +103,7 @@ def fatezero(
     Measured: `held_mib`, the most memory that held maps took. Raises InputError where prompts, words and settings do not fit each other.
     """
     unet = pipe.parts.unet
-    table = default_frames(unet) if frames is None else frames
+    table = frames or tuned_with(pipe) or default_frames(unet)
     work = begin(pipe, clip, steps, guidance_scale=guidance_scale, windows=windows, frames=table)
     pairs = work.conditions(source, target, negative_prompt=negative_prompt, motion_scale=motion_scale)
     fusing = settled(unet, pairs[0][0].words[0], pairs[1][0].words[0], settings)
@@ -131,12 +131,6 @@ def default_frames(unet: UNet) -> FrameChoice:
         return SPARSE_CAUSAL
     level = level_of(unet, SIDE)
     return FrameChoice(("middle",), sites=lambda site: site.level >= level)
-
-
-def frame_table(unet: UNet, entries: Sequence[Entry], least: int) -> FrameChoice:
-    """The table of a configuration, which holds on levels that are at least so wide; narrower ones read their own frame."""
-    channels = unet.config.channels
-    return FrameChoice(tuple(entries), sites=lambda site: channels[site.level] >= least)
 
 
 def settled(unet: UNet, source: Words, target: Words, settings: Settings) -> Fusing:

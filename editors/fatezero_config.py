@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from editors.fatezero import Settings, frame_table
+from editors.fatezero import Settings
 from editors.map_fusion import Exchange
+from motion_modules.pseudo_3d import frame_table
 from videogen.errors import InputError
 from videogen.frame_choice import Entry, FrameChoice
 from videogen.models.unet import UNet
@@ -89,7 +90,7 @@ class Editing(Strict):
 
 
 class Model(Strict):
-    """`model_config`. The last two keys belong to a tuned model, which brings them itself."""
+    """`model_config`. The last two keys are a tuned model's, which brings them itself (`motion_modules.fatezero_folder`)."""
 
     SparseCausalAttention_index: tuple[int | Literal["mid", "middle", "first", "last"], ...] = (-1, "first")
     least_sc_channel: int = 0

@@ -22,7 +22,7 @@ from videogen.control import Pass, Site
 from videogen.errors import InputError
 from videogen.frame_choice import Entry, FrameChoice
 from videogen.models.layers import Conv2d
-from videogen.models.unet import UNet, UNetConfig
+from videogen.models.unet import UNet
 
 NAMES = {
     ".temporal.attn.": ".attn_temporal.",
@@ -151,7 +151,7 @@ def _site(unet: UNet, name: str) -> Site:
     return Site(unet.net, f"{name}.temporal", "temporal", part, level)
 
 
-def frame_table(config: UNetConfig, entries: Sequence[Entry], least: int) -> FrameChoice:
+def frame_table(unet: UNet, entries: Sequence[Entry], least: int) -> FrameChoice:
     """Which frames self-attention reads, on levels that are at least so wide; narrower ones read their own frame."""
-    channels = config.channels
+    channels = unet.config.channels
     return FrameChoice(tuple(entries), sites=lambda site: channels[site.level] >= least)

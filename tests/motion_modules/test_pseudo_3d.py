@@ -47,7 +47,7 @@ def test_the_network_is_the_papers(rank, entries, least):
     state = {authors_name(name, NAMES): value for name, value in unet.state_dict().items()}
     reference = Reference(state, unet.config.channels, unet.config.layers, 2, 4, table)
     expected = reference(x.transpose(1, 2), 500.0, cond.tokens["text"]).transpose(1, 2)
-    ours = nets.predict(unet, x, cond, frame_table(unet.config, entries, least))[0]
+    ours = nets.predict(unet, x, cond, frame_table(unet, entries, least))[0]
     torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-8)
 
 
@@ -112,8 +112,8 @@ def test_a_table_holds_from_a_width_on():
     unet, x = pseudo(2, awake=False), nets.clip(1, F, dtype=DOUBLE)
     widest = max(unet.config.channels)
     own, middle = FrameChoice((0,)), FrameChoice(("middle",))
-    assert torch.equal(predict(unet, x, frame_table(unet.config, ("middle",), widest + 1)), predict(unet, x, own))
-    assert torch.equal(predict(unet, x, frame_table(unet.config, ("middle",), 0)), predict(unet, x, middle))
+    assert torch.equal(predict(unet, x, frame_table(unet, ("middle",), widest + 1)), predict(unet, x, own))
+    assert torch.equal(predict(unet, x, frame_table(unet, ("middle",), 0)), predict(unet, x, middle))
 
 
 def test_names_and_shapes_are_the_authors_at_full_size(manifests):

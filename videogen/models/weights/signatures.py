@@ -126,7 +126,7 @@ MOTION = (
     Signature("modelscope_diffusers", "ModelScope text-to-video UNet, diffusers layout", "unet", NOT_YET,
               (".temp_convs.",)),
     Signature("tune_a_video", "Tune-A-Video UNet", "unet", "--model (the folder of which it is the unet)", (".attn_temp.",)),
-    Signature("fatezero", "FateZero UNet", "unet", NOT_YET, (".attn_temporal.|.conv_temporal.",)),
+    Signature("fatezero", "FateZero UNet", "unet", "--model (the folder of which it is the unet)", (".attn_temporal.|.conv_temporal.",)),
 )  # fmt: skip
 
 GROUNDING = (
