@@ -13,12 +13,13 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from videogen.conditioning import Conditioning, Dial
 from videogen.data.encoders import PartEncoders
 from videogen.data.settings import Data
-from videogen.errors import InputError
+from videogen.errors import InputError, reason
 from videogen.models.folder import find, load_unet
 from videogen.pipeline import Pipeline
 from videogen.training import card, denoising
@@ -85,6 +86,9 @@ class Diffusion:
         self.settings: Any = run.settings
         if run.every.validate_ and run.settings.validation is None:
             raise InputError("every.validate: settings.validation names no prompts; give some, or set it to 0")
+        for key, folder in (("out", run.out), ("export", run.export)):
+            if folder is not None and folder.exists() and not folder.is_dir():
+                raise InputError(f"{key}: {folder} is a file; give a folder")
 
     def prepare(self, device: torch.device) -> Mapping[str, Sequence[nn.Parameter]]:
         """The model, its data, and what trains of it."""
@@ -182,8 +186,14 @@ class Diffusion:
 
     @torch.no_grad()
     def export(self, folder: Path) -> None:
-        """What the kind writes, and a card."""
-        card.write(folder, self.run, self.kind.title, self.feed.rows, self.kind.write(self, folder))
+        """What the kind writes, and a card. Raises InputError where there is no room for them."""
+        try:
+            card.write(folder, self.run, self.kind.title, self.feed.rows, self.kind.write(self, folder))
+        except (OSError, SafetensorError) as problem:
+            raise InputError(
+                f"the export into {self.run.export} could not be written ({reason(problem)}); the last checkpoint stays: make room, and "
+                "--resume latest exports again"
+            ) from problem
 
     @property
     def dtype(self) -> torch.dtype:
