@@ -75,9 +75,9 @@ def corpus_of(folder: Path) -> Corpus:
         raise InputError(f"{folder} holds no corpus of `videogen shapes corpus`: there is no {SETTINGS} in it")
     try:
         values: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
-        paint = tuple((name, red, green, blue) for name, red, green, blue in values.pop("paint"))
-        lists = {name: tuple(values.pop(name)) for name in ("styles", "untold")}
-        return Corpus(**values, **lists, paint=paint)
+        values["paint"] = tuple((name, red, green, blue) for name, red, green, blue in values["paint"])
+        values |= {name: tuple(values[name]) for name in ("styles", "untold")}
+        return Corpus(**values)
     except (ValueError, TypeError, KeyError, AttributeError) as problem:
         if isinstance(problem, InputError):
             raise

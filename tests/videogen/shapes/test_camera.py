@@ -49,12 +49,12 @@ def test_every_camera_is_read_on_both_textures():
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [None, blurred])
 def test_hundreds_of_clips_are_read_right(after):
-    drawn = scenes(300, 2)
+    drawn = scenes(200, 2)
     answers: list[bool] = []
     for start in range(0, len(drawn), 10):
         part = drawn[list(range(start, start + 10))]
         frames = render(part).frames
-        answers += right(part, frames if after is None else after(frames))
+        answers += right(part, frames if after is None else after(frames, torch.Generator().manual_seed(start)))
     assert sum(answers) >= 0.99 * len(answers)
 
 
