@@ -13,16 +13,24 @@ from motion_modules import fatezero_folder as tuned
 from motion_modules.animatediff import remove_motion
 from motion_modules.pseudo_3d import add_pseudo_3d, frame_table, lowered
 from motion_modules.tune_a_video import temporal_parameters
+from motion_modules.tune_a_video_folder import image_config
 from tests import folders
 from tests.videogen.test_video import shapes
 from videogen import video
 from videogen.cli import app
 from videogen.errors import InputError
+from videogen.frame_choice import Entry
 from videogen.models.unet import UNetConfig
 from videogen.pipeline import Pipeline
 
-CALL = {"num_frames": 3, "num_inference_steps": 2, "seed": 1, "output_type": "latent", "progress": False}
-TABLE = (("middle",), 64)
+CALL: dict[str, Any] = {
+    "num_frames": 3,
+    "num_inference_steps": 2,
+    "seed": 1,
+    "output_type": "latent",
+    "progress": False,
+}
+TABLE: tuple[tuple[Entry, ...], int] = (("middle",), 64)
 
 
 def made(folder: Path, rank: int | None, **config: Any) -> Pipeline:
@@ -170,4 +178,4 @@ def test_the_config_of_the_released_class_is_understood() -> None:
         "sample_size": 64, "up_block_types": ["UpBlockPseudo3D", *["CrossAttnUpBlockPseudo3D"] * 3], "upcast_attention": False,
         "use_linear_projection": False,
     }  # fmt: skip
-    assert UNetConfig.from_diffusers(tuned.image_config(said, tuned.FATEZERO)) == UNetConfig()
+    assert UNetConfig.from_diffusers(image_config(said, tuned.FATEZERO)) == UNetConfig()
