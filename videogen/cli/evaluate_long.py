@@ -8,9 +8,9 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from videogen.metrics.long_clips import Figures
     from videogen.metrics.paired import Estimate
     from videogen.metrics.shares import Share
+    from videogen.metrics.ways import Figures
 
 KEY = "long_clips"
 BEGIN, END = "<!-- long clips: made by `videogen evaluate long` -->", "<!-- long clips: end -->"
@@ -54,7 +54,7 @@ def long(
     from videogen import recipe
     from videogen.cli.evaluate import load
     from videogen.clip import Clip
-    from videogen.metrics import document, long_clips, pictures
+    from videogen.metrics import document, long_clips, pictures, ways
     from videogen.metrics.trials import Plan, hashes
     from videogen.video import read, write
 
@@ -67,7 +67,7 @@ def long(
         "seed": seed, "frames": frames, "times": times, "steps": settings.steps, "guidance": settings.guidance,
         "dtype": dtype, "device": device, **hashes(model, motion),
     }  # fmt: skip
-    rows, plan = long_clips.Rows(out, notes), Plan(count, 0, seed, simple=True)
+    rows, plan = ways.Rows(out, notes), Plan(count, 0, seed, simple=True)
     wanted = [(way, number) for number in range(count) for way in long_clips.WAYS]
     with tqdm(total=len(wanted), initial=len(rows.rows.keys() & set(wanted)), unit="clip", disable=quiet) as bar:
         for name, number in wanted:
@@ -79,7 +79,7 @@ def long(
             rows.append(row)
             bar.update()
 
-    found = long_clips.figures(rows.rows, count)
+    found = ways.figures(long_clips.WAYS.values(), rows.rows, count)
     command = document.command_line(["videogen", "evaluate", "long"], long, options, silent=("out", "quiet"))
     values = {
         "command": command, "settings": {"count": count, **notes}, "versions": recipe.versions(),

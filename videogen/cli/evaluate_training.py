@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from videogen.corpus.films import Corpus
-    from videogen.metrics.long_clips import Row
     from videogen.metrics.paired import Estimate
     from videogen.metrics.shares import Share
-    from videogen.metrics.trained import Figures, Part, Sampling
+    from videogen.metrics.trained import Part, Sampling
+    from videogen.metrics.ways import Figures, Row
     from videogen.pipeline import Pipeline
 
 SHOWN = 2  # prompts of which all clips are on the sheet
@@ -155,8 +155,8 @@ def made(
     from tqdm.auto import tqdm
 
     from videogen.clip import Clip
-    from videogen.metrics.long_clips import Rows
     from videogen.metrics.trained import run
+    from videogen.metrics.ways import Rows
     from videogen.video import write
 
     rows = Rows(out, notes)
@@ -180,10 +180,10 @@ def publish(
     """Write the part's section, its values and its sheet of clips."""
     from videogen import recipe
     from videogen.metrics import document, pictures
-    from videogen.metrics.trained import figures
+    from videogen.metrics.ways import figures
     from videogen.video import read
 
-    found, more = figures(part, rows, sampling.count), part.lines(rows, sampling.count)
+    found, more = figures(part.ways, rows, sampling.count), part.lines(rows, sampling.count)
     folder = target.parent / "pictures"
     folder.mkdir(exist_ok=True)
     sheet = folder / f"training_{part.key}.png"

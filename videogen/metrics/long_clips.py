@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from videogen.free_init import FreeInit
-from videogen.metrics import lines
-from videogen.metrics.paired import Estimate, difference_of_shares, mean
-from videogen.metrics.shares import Share
 from videogen.metrics.trials import Trial
+from videogen.metrics.ways import Row
 from videogen.shapes import measure
 
 if TYPE_CHECKING:
@@ -53,18 +50,6 @@ class Settings:
     steps: int
     guidance: float
     iterations: int = 3
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measured clip: `shares` are true or false, `means` are numbers, nan where an object is missing."""
-
-    way: str
-    number: int
-    prompt: str
-    seed: int
-    shares: Mapping[str, bool]
-    means: Mapping[str, float]
 
 
 def read(clip: Tensor) -> tuple[dict[str, bool], dict[str, float]]:
@@ -132,61 +117,8 @@ WAYS = {
 }
 
 
-class Rows:
-    """The rows of a run in `folder`, which is made if need be. Raises InputError where it holds a run with other settings."""
-
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        self.path = folder / "clips.jsonl"
-        self.folder = folder
-        lines.claim(folder, settings, self.path)
-        self.rows = {(row.way, row.number): row for row in lines.read(self.path, Row)}
-
-    def append(self, row: Row) -> None:
-        """Add a row."""
-        lines.append(self.path, [dataclasses.asdict(row)])
-        self.rows[row.way, row.number] = row
-
-
 def measured(pipe: Pipeline, way: Way, trial: Trial, settings: Settings) -> tuple[Row, Tensor]:
     """One clip made and read."""
     clip = way.make(pipe, trial, settings).float().cpu()
     shares, means = read(clip)
     return Row(way.name, trial.number, trial.prompt, trial.seed, shares, means), clip
-
-
-@dataclass(frozen=True)
-class Figures:
-    """A way's figures, and their differences to the plain way's on the same clips (None where it is one)."""
-
-    way: Way
-    shares: Mapping[str, tuple[Share, Estimate | None]]
-    means: Mapping[str, tuple[Estimate, Estimate | None]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        plain: dict[str, Any] = {}
-        for name, (share, change) in self.shares.items():
-            plain[name] = {"is": share.to_dict(), "difference": change and change.to_dict()}
-        for name, (value, change) in self.means.items():
-            plain[name] = {"is": value.to_dict(), "difference": change and change.to_dict()}
-        return plain
-
-
-def figures(rows: Mapping[tuple[str, int], Row], count: int) -> list[Figures]:
-    """The figures of every way over the first `count` trials. Where an object is missing in a frame, the jump is left out on both sides."""
-    found = []
-    for way in WAYS.values():
-        own = [rows[way.name, number] for number in range(count)]
-        plain = [rows[way.against, number] for number in range(count)] if way.against else None
-        shares, means = {}, {}
-        for name in SHARES:
-            hits = [row.shares[name] for row in own]
-            change = difference_of_shares(hits, [row.shares[name] for row in plain]) if plain else None
-            shares[name] = (Share(sum(hits), len(hits)), change)
-        for name in MEANS:
-            values = [row.means[name] for row in own]
-            pairs = [value - row.means[name] for value, row in zip(values, plain, strict=True)] if plain else None
-            change = mean([value for value in pairs if math.isfinite(value)]) if pairs is not None else None
-            means[name] = (mean([value for value in values if math.isfinite(value)]), change)
-        found.append(Figures(way, shares, means))
-    return found

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from videogen.errors import InputError
-from videogen.metrics.long_clips import Row, Rows
-from videogen.metrics.paired import Estimate, difference_of_shares, mean
-from videogen.metrics.shares import Share
+from videogen.metrics.paired import Estimate
 from videogen.metrics.trials import Trial, generated
+from videogen.metrics.ways import Row, Rows
 from videogen.shapes import sample
 from videogen.shapes.captions import plain as in_words
 
@@ -108,45 +106,3 @@ def run(part: Part, rows: Rows, sampling: Sampling, after: Callable[[Row, Tensor
                     row = Row(way.name, trial.number, trial.prompt, trial.seed, shares, means)
                     after(row, clip)
                     rows.append(row)
-
-
-@dataclass(frozen=True)
-class Figures:
-    """A way's shares and means, and their differences to the other way's (None where it has none)."""
-
-    way: Way
-    shares: Mapping[str, tuple[Share, Estimate | None]]
-    means: Mapping[str, tuple[Estimate, Estimate | None]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        pairs = {**self.shares, **self.means}
-        return {
-            name: {"is": one.to_dict(), "difference": change and change.to_dict()}
-            for name, (one, change) in pairs.items()
-        }
-
-
-def figures(part: Part, rows: Mapping[tuple[str, int], Row], count: int) -> list[Figures]:
-    """The figures of every way over the first `count` clips. A number that could not be read on either side is left out of both."""
-    found = []
-    for way in part.ways:
-        own = [rows[way.name, number] for number in range(count)]
-        other = [rows[way.against, number] for number in range(count)] if way.against else []
-        shares: dict[str, tuple[Share, Estimate | None]] = {}
-        means: dict[str, tuple[Estimate, Estimate | None]] = {}
-        for name in own[0].shares:
-            hits, theirs = [row.shares[name] for row in own], [row.shares[name] for row in other if name in row.shares]
-            shares[name] = Share(sum(hits), len(hits)), difference_of_shares(hits, theirs) if theirs else None
-        for name in own[0].means:
-            read = [row.means[name] for row in own if math.isfinite(row.means[name])]
-            change = mean([a - b for a, b in both_read(own, other, name)]) if other else None
-            means[name] = mean(read), change
-        found.append(Figures(way, shares, means))
-    return found
-
-
-def both_read(first: Sequence[Row], second: Sequence[Row], name: str) -> list[tuple[float, float]]:
-    """Pairs of a number in two ways' clips of the same prompts, where both could be read."""
-    pairs = [(a.means[name], b.means[name]) for a, b in zip(first, second, strict=True)]
-    return [(a, b) for a, b in pairs if math.isfinite(a) and math.isfinite(b)]

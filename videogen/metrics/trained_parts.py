@@ -17,11 +17,11 @@ from torch import Tensor
 
 from videogen.corpus.films import Corpus
 from videogen.errors import InputError
-from videogen.metrics.long_clips import Row
 from videogen.metrics.paired import Estimate, ratio_of_means
 from videogen.metrics.text_to_video import EVERYTHING
-from videogen.metrics.trained import Judged, Part, Way, both_read, one_object
+from videogen.metrics.trained import Judged, Part, Way, one_object
 from videogen.metrics.trials import Plan, Trial
+from videogen.metrics.ways import Row, both_read
 from videogen.models.folder import load_unet
 from videogen.shapes import Measurement, agrees, measure, parse, world
 from videogen.shapes.camera import cameras, own_motion

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from tests import folders
 from videogen.cli import app
-from videogen.metrics.long_clips import MEANS, SHARES, WAYS, Row, figures, read
+from videogen.metrics.long_clips import MEANS, SHARES, WAYS, read
+from videogen.metrics.ways import Row, figures
 from videogen.shapes import measure, render, sample
 
 
@@ -60,7 +61,7 @@ def test_differences_are_those_of_pairs_and_what_was_not_seen_is_left_out() -> N
         for way in WAYS
         for number in range(3)
     }
-    found = {one.way.name: one for one in figures(rows, 3)}
+    found = {one.way.name: one for one in figures(WAYS.values(), rows, 3)}
     value, change = found["windows"].means["jump"]
     assert value.value == pytest.approx(5 / 3)
     assert change is not None
