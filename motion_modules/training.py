@@ -67,7 +67,12 @@ class Settings(Strict):
     heads: int = 4
     positions: int = 32
     clips: int = 4000
-    phases: tuple[Phase, ...] = (Phase(0.5, 4, 24, 0.5), Phase(0.85, 8, 16, 0.25), Phase(1.0, 16, 8))
+    phases: tuple[Phase, ...] = (
+        Phase(0.25, 4, 24, 0.9),
+        Phase(0.65, 4, 24, 0.3),
+        Phase(0.85, 8, 16, 0.2),
+        Phase(1.0, 16, 8, 0.1),
+    )
     noise_power: float = 0.7  # below 1: more often at high noise, where the direction is decided
     single_power: float = 0.05  # for frames by themselves, whose places are open at t of 900 and more
     mixed_share: float = Field(
