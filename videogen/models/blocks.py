@@ -159,6 +159,26 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(h, size, mode="nearest"), p)
 
 
+class Skips:
+    """The encoder's outputs on their way to the decoder. No list: torch's `fully_shard` hands a level copies of lists."""
+
+    def __init__(self, first: Tensor) -> None:
+        self.held = [first]
+
+    def append(self, h: Tensor) -> None:
+        """Keep another."""
+        self.held.append(h)
+
+    def pop(self) -> Tensor:
+        """Take the last."""
+        return self.held.pop()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the last."""
+        return self.held[-1].shape[-2], self.held[-1].shape[-1]
+
+
 class Level(nn.Module):
     """What the levels share: residual blocks, each followed by its transformer and its motion module where there is one.
 
@@ -202,7 +222,7 @@ class DownLevel(Level):
         self.sites = sites
         self.downsamplers = None if last else nn.ModuleList([Downsample(width)])
 
-    def forward(self, h: Tensor, p: Pass, skips: list[Tensor]) -> Tensor:
+    def forward(self, h: Tensor, p: Pass, skips: Skips) -> Tensor:
         """h `(b f) c h w`; appends to `skips`."""
         for i in range(len(self.resnets)):
             h = p.features(self.sites[i], recompute(p.recompute_layers, self.layer, i, h, p))
@@ -241,13 +261,13 @@ class UpLevel(Level):
         self.sites_skip = [dataclasses.replace(site, kind="skip") for site in sites]
         self.upsamplers = None if last else nn.ModuleList([Upsample(width)])
 
-    def forward(self, h: Tensor, p: Pass, skips: list[Tensor]) -> Tensor:
+    def forward(self, h: Tensor, p: Pass, skips: Skips) -> Tensor:
         """h `(b f) c h w`; takes its skips from the end of `skips`."""
         for i in range(len(self.resnets)):
             h, skip = p.features(self.sites[i], h), p.features(self.sites_skip[i], skips.pop())
             h = recompute(p.recompute_layers, self._joined, i, h, skip, p)
         if self.upsamplers is not None:
-            h = self.upsamplers[0](h, (skips[-1].shape[-2], skips[-1].shape[-1]), p)
+            h = self.upsamplers[0](h, skips.size, p)
         return h
 
     def _joined(self, i: int, h: Tensor, skip: Tensor, p: Pass) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from videogen.conditioning import PORTS, Conditioning, framed, head
 from videogen.control import Control, Pass, Site
 from videogen.errors import InputError
-from videogen.models.blocks import DownLevel, MidLevel, ResnetBlock, Transformer2D, UpLevel
+from videogen.models.blocks import DownLevel, MidLevel, ResnetBlock, Skips, Transformer2D, UpLevel
 from videogen.models.layers import Conv2d, GroupNorm, Linear, Scope, sinusoids
 
 # Values that other checkpoints of the class may carry and that change its topology: each is another network, refused by name.
@@ -306,7 +306,7 @@ class UNet(nn.Module):
         )
         h = self.conv_in(x.to(dtype).flatten(0, 1).contiguous(memory_format=torch.channels_last), p)
         h = p.features(self.site_in, h)
-        skips = [h]
+        skips = Skips(h)
         for i, level in enumerate(self.down_blocks):
             p.sizes[i] = (h.shape[-2], h.shape[-1])
             h = level(h, p, skips)

@@ -95,6 +95,8 @@ class Diffusion:
         s = self.settings
         self.pipe = self.kind.open(s).to(device)
         self.root = unet = self.pipe.parts.unet
+        if self.run.shards:  # torch's fully_shard takes no kernels in channels-last memory
+            unet.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.pipe.parts.vae.requires_grad_(False)
         self.pipe.parts.text.requires_grad_(False)
         for name, weight in s.loras.items():
