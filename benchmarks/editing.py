@@ -27,10 +27,8 @@ from typing import Any
 
 import torch
 from editing_sides import SIDES
-from measuring import Worker, serve, taken_in_turn
+from measuring import Worker, published, serve, taken_in_turn
 from random_models import stable_diffusion
-
-from videogen.files import replacing
 
 Row = dict[str, Any]
 # part -> (the peer's side and ours, its targets for time and memory)
@@ -71,12 +69,7 @@ def main() -> None:
             StableDiffusionPipeline(**parts, **extra).save_pretrained(Path(holder) / "model")
         rows = [row for part in args.parts for row in _part(part, Path(holder), args)]
     text = _report(rows, args)
-    print(text)
-    if args.report:
-        with replacing(args.report) as beside:
-            beside.write_text(text + "\n", encoding="utf-8")
-        with replacing(args.report.with_suffix(".json")) as beside:
-            beside.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    published(text, rows, args.report)
 
 
 def _arguments() -> argparse.Namespace:

@@ -9,8 +9,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from videogen.files import replacing
 
 
 def measured(call: Callable[[], torch.Tensor], device: str) -> tuple[dict[str, float], torch.Tensor]:
@@ -83,6 +86,16 @@ def serve(
         figures, out = measured(call, device)
         torch.save(out, output)
         print(json.dumps(figures), flush=True)
+
+
+def published(text: str, rows: Sequence[Any], report: Path | None) -> None:
+    """Print a table; where a report is asked for, write it there, and the rows into the .json beside it."""
+    print(text)
+    if report is None:
+        return
+    for path, content in ((report, text), (report.with_suffix(".json"), json.dumps(rows, indent=2))):
+        with replacing(path) as beside:
+            beside.write_text(content + "\n", encoding="utf-8")
 
 
 def taken_in_turn(workers: Mapping[str, Worker], pairs: int) -> list[dict[str, dict[str, float]]]:

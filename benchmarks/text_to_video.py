@@ -21,10 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import Worker, serve, taken_in_turn
+from measuring import Worker, published, serve, taken_in_turn
 from random_models import WIDTHS, motion_adapter, stable_diffusion
-
-from videogen.files import replacing
 
 PROMPT = "a red circle moving right"
 LIBRARIES = ("diffusers", "videogen")
@@ -41,12 +39,7 @@ def main() -> None:
         _write_model(folder, args.widths)
         rows = [_pairs(folder, args, *setting) for setting in _settings(args)]
     table = _table(rows, args)
-    print(table)
-    if args.report:
-        with replacing(args.report) as beside:
-            beside.write_text(table + "\n", encoding="utf-8")
-        with replacing(args.report.with_suffix(".json")) as beside:
-            beside.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    published(table, rows, args.report)
 
 
 def _arguments() -> argparse.Namespace:

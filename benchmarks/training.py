@@ -23,10 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import Worker, serve, taken_in_turn
+from measuring import Worker, published, serve, taken_in_turn
 from random_models import WIDTHS, motion_adapter, stable_diffusion
-
-from videogen.files import replacing
 
 LOOPS = ("diffusers", "videogen")
 RATE, BETAS, DECAY, CLIP = 1e-4, (0.9, 0.999), 1e-2, 1.0
@@ -44,12 +42,7 @@ def main() -> None:
         recomputed = {"no": (False,), "yes": (True,), "both": (False, True)}[args.checkpointing]
         rows = [_pairs(folder, args, dtype, on) for on in recomputed for dtype in args.dtypes]
     table = _table(rows, args)
-    print(table)
-    if args.report:
-        with replacing(args.report) as beside:
-            beside.write_text(table + "\n", encoding="utf-8")
-        with replacing(args.report.with_suffix(".json")) as beside:
-            beside.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    published(table, rows, args.report)
 
 
 def _arguments() -> argparse.Namespace:
