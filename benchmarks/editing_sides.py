@@ -108,7 +108,7 @@ def fate_recomputed(setting: Setting) -> Side:
 
 def fate_counted(setting: Setting) -> Side:
     """The bytes that maps of all steps take: of each step those that its edit needs, with the sizes that one call gives them."""
-    from editors.fatezero import ATTRIBUTE, default_frames, planned
+    from editors.fatezero import ATTRIBUTE, default_frames, settled
     from editors.map_levels import attention_sites
     from editors.workpiece import begin
     from videogen.control import Keep
@@ -120,7 +120,7 @@ def fate_counted(setting: Setting) -> Side:
     def call() -> Tensor:
         work = begin(pipe, source, setting["steps"], frames=default_frames(unet))
         given, other = work.conditions(SOURCE, TARGET)
-        plan = planned(unet, given[0].words[0], other[0].words[0], ATTRIBUTE)
+        plan = settled(unet, given[0].words[0], other[0].words[0], ATTRIBUTE)
         times = tuple(work.times.t.tolist())
         sites = [site for site in attention_sites(unet) if any(plan.sites(t, times)(site) for t in times)]
         places = {site.place for site in sites}
