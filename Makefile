@@ -6,8 +6,8 @@ READY := $(VENV)/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
-# Small tensors gain nothing from many threads, and two busy processes of many threads slow each other down.
-test test-all: export OMP_NUM_THREADS ?= 2
+# Small tensors gain nothing from several threads, and threads beside another busy process wait for each other (7 minutes became 15).
+test test-all: export OMP_NUM_THREADS ?= 1
 
 .PHONY: help env demo demo-edit demo-train test test-all lint format wheel clean
 
