@@ -17,7 +17,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from motion_modules.animatediff import MotionConfig, Positions, add_motion, motion_parameters, motion_state
+from motion_modules.animatediff import (
+    MotionConfig,
+    Positions,
+    TemporalBlock,
+    add_motion,
+    motion_parameters,
+    motion_state,
+)
 from videogen.conditioning import Dial
 from videogen.errors import InputError
 from videogen.models.folder import load_unet, write_part
@@ -49,13 +56,15 @@ class Every(NamedTuple):
 class Phase(NamedTuple):
     """Until this share of the budget, steps on `clips` clips of so many frames, whatever their distance.
 
-    A share `single` of them is on as many frames by themselves, each of another clip, mostly the first one.
+    A share `single` of them is on as many frames by themselves, each of another clip, and a share `focus` on clips at high noise; both are of
+    `travelling` scenes alone.
     """
 
     until: float
     frames: int
     clips: int
     single: float = 0.0
+    focus: float = 0.0
 
 
 class Settings(Strict):
@@ -68,13 +77,16 @@ class Settings(Strict):
     positions: int = 32
     clips: int = 4000
     phases: tuple[Phase, ...] = (
-        Phase(0.25, 4, 24, 0.9),
-        Phase(0.65, 4, 24, 0.3),
-        Phase(0.85, 8, 16, 0.2),
-        Phase(1.0, 16, 8, 0.1),
+        Phase(0.06, 4, 24, 0.95),
+        Phase(0.3, 4, 24, 0.25, 0.6),
+        Phase(0.6, 8, 16, 0.15, 0.45),
+        Phase(1.0, 16, 8, 0.05, 0.3),
     )
     noise_power: float = 0.7  # below 1: more often at high noise, where the direction is decided
     single_power: float = 0.05  # for frames by themselves, whose places are open at t of 900 and more
+    focus_power: float = (
+        0.08  # for clips of travelling scenes: more frames show a place sooner, so it is open at less noise yet
+    )
     mixed_share: float = Field(
         0.2, ge=0, le=1
     )  # of the steps on clips, on such as are not in fours and may have two objects
@@ -89,6 +101,7 @@ class Settings(Strict):
     still_share: float = Field(0.25, ge=0, lt=1)  # of the steps, in which those learn from stills with the modules off
     stills: int = 48_000
     judged: int = 64
+    aside: int = 8  # travelling fours kept out of training, to see what of their difference is missed
     made: int = 16  # clips that are made from captions and measured
 
 
@@ -116,10 +129,12 @@ class Motion:
         self.root.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if s.start:
             _load_motion(self.root, s.start)
+        else:
+            near_in_time(self.root)
         self.setting = Setting(s.model, device)
         frames = tuple(range(FRAMES))
         self.data = self.setting.latents(Order(s.clips, seed=1, frames=frames, twins="motion"), s.store)
-        self.travelling = travelling(self.data)
+        self.travelling, self.aside = halves(travelling(self.data), s.aside)
         self.mixed = self.setting.latents(Order(s.clips // 4, seed=2, frames=frames), s.store)
         self.held_out = self.setting.latents(Order(s.judged, JUDGE_SEED, frames), s.store)
         if s.image != "frozen":
@@ -142,9 +157,12 @@ class Motion:
             mixed = float(torch.rand((), generator=generator)) < s.mixed_share
             data, size, power = self.mixed if mixed else self.data, phase.clips, s.noise_power
             every: Every | None = drawn(phase.frames, generator)
-            if float(torch.rand((), generator=generator)) < phase.single:
-                every, data = drawn_alone(generator), self.travelling
+            lesson = float(torch.rand((), generator=generator))
+            if lesson < phase.single:
+                every, data = drawn(1, generator), self.travelling
                 size, power = phase.clips * phase.frames, s.single_power
+            elif lesson < phase.single + phase.focus:
+                data, power = self.travelling, s.focus_power
             if s.image != "frozen" and float(torch.rand((), generator=generator)) < s.still_share:
                 every, data, size, power = None, self.stills, phase.clips * phase.frames, s.noise_power
             elif every:
@@ -167,7 +185,9 @@ class Motion:
     def judge(self) -> dict[str, float]:
         """Held-out figures, and what clips made from captions of one object show.
 
-        `error_T` at t = T, and `hears_T`: how much larger it gets, as a share, when the captions tell the opposite direction.
+        `error_T` at t = T, and `hears_T`: how much larger it gets, as a share, when the captions tell the opposite direction. `missed_first_T`,
+        `missed_last_T` and `missed_clip_T`: of what differs in the targets of four scenes that go four ways under one noise, the share that the
+        predictions miss; in the first and the last frame by itself, and in whole clips.
         """
         every = Every(0, 2, FRAMES // 2)
         scenes, latents = moving(self.held_out.frames_of(every.frames))
@@ -178,7 +198,26 @@ class Motion:
                 figures[f"error_{time}"] = right = self._error(told, latents, time)
                 figures[f"hears_{time}"] = self._error(opposite, latents, time) / right - 1
             made = self.setting.made(self.root, self.settings.made, frames=latents.latents.shape[1])
-        return figures | made
+        parts = {"first": Every(0, 1, 1), "last": Every(FRAMES - 1, 1, 1), "clip": Every(0, 1, FRAMES)}
+        missed = {f"missed_{name}_{t}": self._missed(every, t) for name, every in parts.items() for t in NOISES}
+        return figures | missed | made
+
+    @torch.no_grad()
+    def _missed(self, every: Every, time: int) -> float:
+        data, alike = self.aside.frames_of(every.frames), self.aside.together
+        generator, left, there = Draw(JUDGE_SEED, time).generator("aside"), 0.0, 0.0
+        for start in range(0, len(data.latents), alike):
+            part = slice(start, start + alike)
+            x0, scenes = data.latents[part].float().to(self.setting.device), data.scenes[part]
+            noise = torch.randn(x0.shape[1:], generator=generator).expand_as(x0).to(x0.device)
+            grounds = data.grounds[part].float().to(x0.device)
+            times = torch.full((alike,), time)
+            batch = Batch(x0, torch.ones(1), plain(scenes), times, noise, alike, 0.0, 1.0, grounds, ranges(scenes))
+            with positions_of(self.root, every):
+                pred, v = self.setting.asked(self.root, batch)
+            wanted, told = v - v.mean(0), pred - pred.mean(0)
+            left, there = left + float((told - wanted).square().sum()), there + float(wanted.square().sum())
+        return left / there
 
     def _error(self, captions: list[str], latents: Latents, time: int) -> float:
         generator, total = Draw(JUDGE_SEED, time).generator("clips"), 0.0
@@ -220,13 +259,6 @@ def drawn(count: int, generator: torch.Generator) -> Every:
     return Every(int(torch.randint(FRAMES - stride * (count - 1), (), generator=generator)), stride, count)
 
 
-def drawn_alone(generator: torch.Generator) -> Every:
-    """One frame. The first is drawn often: a word that moves things either way about their middle would else change nothing on the whole, and
-    image layers had no reason to hear it before modules turn it with time, nor these to turn what is not heard."""
-    anywhere = drawn(1, generator)
-    return anywhere if float(torch.rand((), generator=generator)) < 0.25 else Every(0, 1, 1)
-
-
 @contextlib.contextmanager
 def positions_of(unet: nn.Module, every: Every) -> Iterator[None]:
     """Within, the frames of a call have the positions they have in the whole clip: what is learnt from some frames holds for all."""
@@ -259,6 +291,27 @@ def travelling(data: Latents) -> Latents:
             "settings.clips: among so few there are none that go the four ways on a plain background; give some hundred"
         )
     return data.fours(fours)
+
+
+def halves(data: Latents, aside: int) -> tuple[Latents, Latents]:
+    """Most of the scenes that belong together, and the last `aside` groups of them (at most half)."""
+    groups = len(data.latents) // data.together
+    later = torch.arange(groups) >= groups - min(aside, groups // 2)
+    return data.fours(~later), data.fours(later)
+
+
+@torch.no_grad()
+def near_in_time(unet: nn.Module, scale: float = 1.4) -> None:
+    """Fresh modules begin by attending to the same and neighbouring frames: queries and keys start as the identity, times `scale`.
+
+    Their product is then that of the positions, which falls with the distance in the heads of fast sines and hardly in those of slow ones. So a
+    frame's position reaches its own values from the start; under random queries attention is an even mean, in which every frame's position is
+    the same, and modules must find both what a frame is to do and when, where neither helps alone.
+    """
+    for module in unet.modules():
+        if isinstance(module, TemporalBlock):
+            for layer in (module.attn1.to_q, module.attn1.to_k, module.attn2.to_q, module.attn2.to_k):
+                layer.weight.copy_(scale * torch.eye(*layer.weight.shape))
 
 
 def turned(scenes: Scenes) -> Scenes:

@@ -182,7 +182,7 @@ class Setting:
 
         Of scenes that belong together, `batch.apart` times the squared distance of each error from their mean error is added.
         """
-        pred, v = self._asked(net, batch, dials)
+        pred, v = self.asked(net, batch, dials)
         levels = 1 + batch.even * (evened(self.path.alpha(batch.times)) - 1)
         error = (pred - v) * rearrange(levels.sqrt(), "b -> b 1 1 1 1").to(v)
         squares = error.square()
@@ -191,7 +191,8 @@ class Setting:
             squares = squares + batch.apart * (fours - fours.mean(1, keepdim=True)).flatten(0, 1).square()
         return (squares * batch.weights).sum() / (batch.weights.expand_as(squares).sum())
 
-    def _asked(self, net: nn.Module, batch: Batch, dials: Mapping[str, Dial] | None = None) -> tuple[Tensor, Tensor]:
+    def asked(self, net: nn.Module, batch: Batch, dials: Mapping[str, Dial] | None = None) -> tuple[Tensor, Tensor]:
+        """v as the net predicts it and v as it should be, `b f c h w`."""
         alpha, sigma = (
             rearrange(value.to(self.device, torch.float32), "b -> b 1 1 1 1")
             for value in (self.path.alpha(batch.times), self.path.sigma(batch.times))
@@ -216,7 +217,7 @@ class Setting:
             captions = image_captions(held_out.scenes[part], generator)
             noise = torch.randn(latents.shape, generator=generator).to(self.device)
             batch = Batch(latents, torch.ones(1), captions, torch.full((len(latents),), t), noise)
-            pred, _ = self._asked(net, batch)
+            pred, _ = self.asked(net, batch)
             alpha, sigma = float(self.path.alpha(t)), float(self.path.sigma(t))
             x0 = alpha * (alpha * latents + sigma * noise) - sigma * pred
             there = (held_out.objects[part] > 127).float()[:, :, None].to(self.device)
