@@ -6,8 +6,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from motion_modules.animatediff import MotionConfig, add_motion, motion_state
-from motion_modules.training import Every, Motion, Phase, Settings, drawn, positions_of, travelling, turned
+from motion_modules.animatediff import MotionConfig, TemporalBlock, add_motion, motion_state
+from motion_modules.training import (
+    Every,
+    Motion,
+    Phase,
+    Settings,
+    drawn,
+    halves,
+    near_in_time,
+    positions_of,
+    travelling,
+    turned,
+)
 from tests import tiny_world
 from videogen.models.unet import UNet, UNetConfig
 from videogen.shapes import sample
@@ -15,6 +26,7 @@ from videogen.shapes import world as shapes
 from videogen.shapes.captions import plain
 from videogen.shapes.twins import twins
 from videogen.training.config import RunConfig
+from videogen.training.image import Batch
 from videogen.training.latents import Latents
 from videogen.training.loop import Loop
 from videogen.training.places import ranges
@@ -97,6 +109,49 @@ def test_what_travels_differs_in_its_direction_alone_and_its_places_are_known() 
     for name in ("shape", "colour", "centre", "travel", "background"):
         values = getattr(found.scenes, name).unflatten(0, (-1, 4))
         assert torch.equal(values, values[:, :1].expand_as(values))
+
+
+def test_fours_put_aside_are_whole_and_not_trained_on() -> None:
+    scenes = twins(40, "motion", generator=torch.Generator().manual_seed(0))
+    marks = torch.arange(40.0)[:, None, None, None, None]
+    kept, aside = halves(Latents(scenes, marks, marks[:, :, 0], marks[:, 0], together=4), 3)
+    assert kept.latents.flatten().tolist() == list(range(28))
+    assert aside.latents.flatten().tolist() == list(range(28, 40))
+    assert kept.together == aside.together == 4
+
+
+def test_fresh_modules_attend_most_to_their_own_frame_and_less_the_farther_one_is() -> None:
+    unet = UNet(UNetConfig(channels=(64, 64), depths=(1, 0), heads=(2, 2), context=8, layers=1, groups=4))
+    add_motion(unet, MotionConfig(channels=(64, 64), layers=1, heads=2, groups=4))
+    near_in_time(unet)
+    block = next(module for module in unet.modules() if isinstance(module, TemporalBlock))
+    for layer in (block.attn1, block.attn2):
+        places = block.pos_embed.pe[0, :16]
+        queries, keys = layer.to_q.weight @ places.T, layer.to_k.weight @ places.T
+        first_head = (queries[:32].T @ keys[:32] / 32**0.5).softmax(-1).detach()
+        assert first_head.argmax(-1).tolist() == list(range(16))
+        near, far = first_head.diagonal(1).mean(), first_head.diagonal(8).mean()
+        assert first_head.diagonal().mean() > near > 4 * far
+        # The last head knows little of places: it sees all frames.
+        last_head = (queries[32:].T @ keys[32:] / 32**0.5).softmax(-1)
+        assert last_head.min() > 0.2 / 16
+
+
+def test_what_is_missed_is_nothing_of_the_truth_and_all_of_what_is_the_same_for_all_directions(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Motion(Settings(model=world, store=world / "latents", clips=40, judged=1, heads=2))
+    recipe.prepare(torch.device("cpu"))
+    truth = recipe.setting.asked(recipe.root, _some(recipe))[1]
+    for answer, missed in ((truth, 0.0), (truth.mean(0, keepdim=True).expand_as(truth), 1.0)):
+        monkeypatch.setattr(recipe.setting, "asked", lambda net, batch, answer=answer: (answer, truth))
+        assert recipe._missed(Every(0, 1, 16), 960) == pytest.approx(missed)
+
+
+def _some(recipe: Motion) -> Batch:
+    """Four scenes that go four ways."""
+    data, noise = recipe.aside, torch.zeros(4, 16, 4, 16, 16)
+    return Batch(data.latents[:4].float(), torch.ones(1), plain(data.scenes[:4]), torch.full((4,), 960), noise)
 
 
 def test_turned_captions_tell_the_opposite_direction_and_nothing_else() -> None:
