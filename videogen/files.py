@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,8 @@ from videogen.errors import InputError
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it takes `path`'s place, on any failure (Ctrl-C too) it is removed.
 
-    What is written may be a file or a folder. The temporary name keeps the suffix, which some writers look at.
+    What is written may be a file or a folder. The temporary name keeps the suffix, which some writers look at. Every file may at least be
+    read and written by whom the umask lets, as any that `open` makes: safetensors makes its own for their owner alone.
     Raises InputError where the folder is missing or cannot be written.
     """
     target = Path(path)
@@ -26,9 +28,23 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise InputError(f"cannot write into {target.parent}: {problem.strerror}") from problem
     try:
         beside = holder / target.name
+        beside.touch()
+        usual = beside.stat().st_mode
+        beside.unlink()
         yield beside
+        _widen(beside, usual)
         if beside.is_dir() and target.is_dir():
             shutil.rmtree(target)
         os.replace(beside, target)
     finally:
         shutil.rmtree(holder, ignore_errors=True)
+
+
+def _widen(written: Path, usual: int) -> None:
+    """Let files be read and written by those whom the mode `usual` lets, beside those whom their writers let."""
+    inside = [Path(folder) / name for folder, _, names in os.walk(written) for name in names]
+    for file in (written, *inside):
+        mode = file.lstat().st_mode if file.exists() else 0
+        if stat.S_ISREG(mode) and mode | usual != mode:
+            with contextlib.suppress(OSError):  # a file system without modes
+                file.chmod(stat.S_IMODE(mode | usual))
