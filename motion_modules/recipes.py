@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -24,7 +25,7 @@ from videogen.pipeline import Motion, Pipeline
 from videogen.training import Offer
 from videogen.training.config import Strict
 from videogen.training.denoising import Batch
-from videogen.training.diffusion import Diffusion, Kind, LowRankSettings, Settings, opened
+from videogen.training.diffusion import READING, Diffusion, Kind, LowRankSettings, Settings, opened
 from videogen.training.feed import Fed, Feed
 from videogen.training.recipe import Draw
 from videogen.training.trainable import IMAGE, MOTION, MOTION_ATTENTION
@@ -51,6 +52,8 @@ class MotionSettings(Settings):
 
 class JointSettings(MotionSettings):
     """`stills`: pictures that stand behind each clip's frames; their `batch_size` is a multiple of the clips', 1 frame, the same size."""
+
+    may_differ: ClassVar[frozenset[str]] = MotionSettings.may_differ | {f"stills.{key}" for key in READING}
 
     stills: Data | None = None
 

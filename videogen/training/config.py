@@ -2,9 +2,9 @@
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -15,9 +15,13 @@ from videogen.training.schedules import Schedule
 
 
 class Strict(BaseModel):
-    """A part of a configuration: unknown keys are errors, values do not change."""
+    """A part of a configuration: unknown keys are errors, values do not change.
+
+    may_differ  of a recipe's settings: keys in which, and below which, a resumed run may differ, since no step depends on them
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    may_differ: ClassVar[frozenset[str]] = frozenset()
 
 
 class Budget(Strict):
@@ -86,7 +90,7 @@ class RunConfig(Strict, Generic[Settings]):
     shards                  parameters, gradients and optimizer state are spread over the processes (FSDP2); nothing with one process
     threads                 of each process; left alone where not given
     report_to               beside log.jsonl and stderr
-    accept                  keys in which a resumed run may differ from its checkpoint
+    accept                  keys in which, and below which, a resumed run may differ from its checkpoint
     """
 
     recipe: str
@@ -131,7 +135,10 @@ MAY_DIFFER = frozenset(
         "gradient_checkpointing",
     }
 )  # fmt: skip
-"""Keys in which a resumed run may differ from the run it goes on from. They steer how long, how often and where, not what is learnt from a step."""
+"""Keys in which a resumed run may differ from the run it goes on from. They steer how long, how often and where, not what is learnt from a step.
+
+The recipes have more of them, `Strict.may_differ`.
+"""
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -188,12 +195,18 @@ def validate(model: type[BaseModel], values: Mapping[str, Any]) -> Any:
         raise InputError(f"configuration: {path}: {first['msg'].removeprefix('Value error, ')}") from problem
 
 
-def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What two configurations (as JSON values) differ in, outside the keys that may differ and those that `now` accepts: `a.b: old -> new`."""
+def difference(before: Mapping[str, Any], now: Mapping[str, Any], free: Set[str]) -> list[str]:
+    """What two configurations (as JSON values) differ in, outside the keys in `free` and all below them: `a.b: old -> new`."""
     old, new = _flat(before), _flat(now)
     changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-    counted = [key for key in changed if key.split(".")[0] not in MAY_DIFFER and key not in now.get("accept", ())]
+    counted = [key for key in changed if free.isdisjoint(_and_above(key))]
     return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in counted]
+
+
+def _and_above(key: str) -> list[str]:
+    """`a.b.c`, `a.b` and `a`."""
+    parts = key.split(".")
+    return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
 
 
 def accepted(config: RunConfig[Any], before: Mapping[str, Any], folder: Path) -> None:
@@ -205,7 +218,8 @@ def accepted(config: RunConfig[Any], before: Mapping[str, Any], folder: Path) ->
         raise InputError(f"{folder} is a checkpoint of the recipe {before.get('recipe')}, and this is {config.recipe}")
     with contextlib.suppress(ValidationError):
         before = type(config).model_validate(before).model_dump(mode="json", by_alias=True)
-    if changed := difference(before, config.model_dump(mode="json", by_alias=True)):
+    free = MAY_DIFFER.union(config.accept, (f"settings.{key}" for key in config.settings.may_differ))
+    if changed := difference(before, config.model_dump(mode="json", by_alias=True), free):
         raise InputError(
             f"{folder} was made with another configuration: {'; '.join(changed)}; accept=[KEY, ...] allows it"
         )

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -32,9 +32,16 @@ from videogen.training.validation import Validation, make
 TIMES = (100, 500, 900)
 """Where `judge` looks at the error, in steps of 1000."""
 
+READING = frozenset({"workers", "store", "broken"})
+"""Keys of a section of data that say how clips are read, and no batch depends on."""
+
 
 class Settings(Strict):
     """The model that is trained, the data, the loss, what is made and measured on the way."""
+
+    may_differ: ClassVar[frozenset[str]] = frozenset(
+        {"validation", "export_dtype", *(f"data.{key}" for key in READING)}
+    )
 
     model: str  # a folder, a hub id, a single checkpoint file, or shapes
     tokenizer: str | None = None  # for single files, which bring none

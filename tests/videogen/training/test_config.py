@@ -1,6 +1,7 @@
 """A wrong key names its path and the nearest right one; overrides go where they say; every shipped configuration is valid."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -138,3 +139,29 @@ def test_keys_that_have_come_since_count_as_their_defaults(vae: Path) -> None:
     with pytest.raises(InputError, match="accumulate: 1 -> 2"):
         accepted(validated(vae, "accumulate=2"), before, Path("checkpoint-1"))
     accepted(validated(vae, "accumulate=2", "accept=[accumulate]"), before, Path("checkpoint-1"))
+
+
+def test_a_resumed_run_may_differ_in_what_no_step_depends_on() -> None:
+    data: dict[str, Any] = {"sources": [{"layout": "pairs", "folder": "clips"}], "size": "32x32"}
+    stills = data | {"frames": 1}
+    values: dict[str, Any] = {"recipe": "joint", "out": "run", "budget": {"steps": 3}}
+
+    def config(settings: dict[str, Any], accept: tuple[str, ...] = ()) -> RunConfig:
+        section = {"settings": {"model": "shapes", "data": data, "stills": stills} | settings, "accept": accept}
+        found: RunConfig = validate(RunConfig[OFFERS["joint"]().settings], values | section)  # type: ignore[misc]
+        return found
+
+    before = config({}).model_dump(mode="json", by_alias=True)
+    reading = {"workers": 7, "store": "elsewhere", "broken": 0.5}
+    free = {
+        "validation": {"prompts": ["a"]},
+        "export_dtype": "float16",
+        "data": data | reading,
+        "stills": stills | reading,
+    }
+    accepted(config(free), before, Path("checkpoint-1"))
+    other = {"data": data | {"batch_size": 8, "flip": False}}
+    with pytest.raises(InputError, match=r"settings\.data\.batch_size: 4 -> 8; settings\.data\.flip: true -> false;"):
+        accepted(config(other, ("settings.data.batch", "settings.data.flip.x")), before, Path("checkpoint-1"))
+    for accept in (("settings.data",), ("settings",), ("settings.data.batch_size", "settings.data.flip")):
+        accepted(config(other, accept), before, Path("checkpoint-1"))
