@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from videogen.errors import InputError
+from videogen.training.flags import meanings
 from videogen.training.keys import address, advice
 from videogen.training.schedules import Schedule
 
@@ -190,7 +191,8 @@ def validate(model: type[BaseModel], values: Mapping[str, Any]) -> Any:
         errors = problem.errors()  # a misspelt key that is needed is missing too, and the spelling is what to say
         first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
         if first["type"] == "extra_forbidden":
-            raise InputError(f"configuration: there is no key {advice(model, first['loc'])}") from problem
+            foreign = meanings() if issubclass(model, RunConfig) else {}
+            raise InputError(f"configuration: there is no key {advice(model, first['loc'], foreign)}") from problem
         path = address(model, first["loc"]) or "the whole"
         raise InputError(f"configuration: {path}: {first['msg'].removeprefix('Value error, ')}") from problem
 

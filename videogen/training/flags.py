@@ -48,6 +48,20 @@ ELSEWHERE = {
 """Flags that are no keys of a run, and what is."""
 
 
+def meanings() -> Mapping[str, str]:
+    """Every flag, and half a sentence that says which keys are meant here."""
+    here = {flag: f"here that is {' and '.join(_addresses(meant(True)))}" for flag, meant in FLAGS.items()}
+    return here | ELSEWHERE
+
+
+def _addresses(values: Values) -> list[str]:
+    """`a.b` for every value, at an address or in mappings of mappings."""
+    found: list[str] = []
+    for name, value in values.items():
+        found += [f"{name}.{inner}" for inner in _addresses(value)] if isinstance(value, Mapping) else [name]
+    return found
+
+
 def translated(values: Values) -> dict[str, Any]:
     """A configuration's values with flags at the addresses they stand for. Raises InputError where a value is there under both names."""
     made = {name: value for name, value in values.items() if name not in FLAGS}

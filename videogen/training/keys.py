@@ -12,12 +12,20 @@ from pydantic import BaseModel
 Part = str | int
 
 
-def advice(model: type[BaseModel], location: Sequence[Part]) -> str:
-    """A key that does not exist, by its address, and the nearest one that does (or all that do) at the same place."""
+def advice(model: type[BaseModel], location: Sequence[Part], foreign: Mapping[str, str] | None = None) -> str:
+    """A key that does not exist, by its address, and the nearest one that does (or all that do) at the same place.
+
+    foreign  names that people know from elsewhere, and what each means here; one that is plainly meant is told with its meaning
+    """
+    foreign = foreign or {}
     written, found = walk(model, location[:-1])
-    wrong = ".".join([*written, str(location[-1])])
+    last = str(location[-1])
+    wrong = ".".join([*written, last])
     known = list(dict.fromkeys(name for inner in models(found) for name in fields(inner)))
-    near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(last, known, n=1, cutoff=0.4)
+    meant = difflib.get_close_matches(last, [*near, *foreign], n=1, cutoff=0.8)
+    if meant and meant != near:
+        return f"{wrong}; did you mean {meant[0]}? {foreign[meant[0]]}"
     if near:
         return f"{wrong}; did you mean {'.'.join([*written, near[0]])}?"
     return f"{wrong}; known are {', '.join(known)}" if known else f"{wrong}; there are no keys at that place"

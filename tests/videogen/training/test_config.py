@@ -50,6 +50,19 @@ def test_overrides_are_yaml_at_an_address(vae: Path) -> None:
     [
         ("settings.crops=3", r"no key settings\.crops; did you mean settings\.crop\?"),
         ("optimisation.muon=1", r"no key optimisation; did you mean optimization\?"),
+        (
+            "learing_rate=1",
+            r"no key learing_rate; did you mean learning_rate\? here that is optimization\.muon and optimization\.adamw",
+        ),
+        (
+            "optimization.learning_rate=1",
+            r"did you mean learning_rate\? here that is optimization\.muon and optimization\.adamw",
+        ),
+        ("max_train_step=1", r"did you mean max_train_steps\? here that is budget\.steps"),
+        ("use_8bit_adm=1", r"did you mean use_8bit_adam\? here that is optimization\.optimizer"),
+        ("train_batchsize=1", r"did you mean train_batch_size\? the batch .* settings\.data\.batch_size"),
+        ("settings.max_train_step=1", r"did you mean max_train_steps\?"),
+        ("every.validation=1", r"did you mean every\.validate\?"),
         ("optimization.zzz=1", r"no key optimization\.zzz; known are optimizer, muon, adamw"),
         ("budget.steps=3", "give minutes or steps"),
         ("seed=many", "seed: Input should be a valid integer"),
