@@ -348,16 +348,6 @@ def test_a_run_that_shows_nothing_is_refused(worlds: Worlds, tmp_path: Path) -> 
         offer.build(RunConfig[offer.settings].model_validate(values))  # type: ignore[name-defined]
 
 
-@pytest.mark.parametrize("key", ["out", "export"])
-def test_a_file_where_a_folder_is_to_be_is_told_before_the_run(key: str, worlds: Worlds, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    values = training_world.run("lora", worlds[0], training_world.data(worlds[1]), tmp_path)
-    offer = recipes()["lora"]()
-    run = RunConfig[offer.settings].model_validate(values | {key: str(tmp_path / "file")})  # type: ignore[name-defined]
-    with pytest.raises(InputError, match=f"{key}: .*file is a file; give a folder"):
-        offer.build(run)
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="needs limits that the system sets")
 def test_a_disk_that_fills_up_in_the_export_is_one_line_and_the_run_stays(worlds: Worlds, tmp_path: Path) -> None:
     import resource

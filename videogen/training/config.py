@@ -227,6 +227,14 @@ def accepted(config: RunConfig[Any], before: Mapping[str, Any], folder: Path) ->
         )
 
 
+def check_folders(config: RunConfig[Any]) -> None:
+    """Raise InputError where `out` or `export` cannot be a folder, because it, or what it would lie in, is a file."""
+    for key, folder in (("out", config.out), ("export", config.export)):
+        there = next((path for path in (folder, *folder.parents) if path.exists()), None) if folder else None
+        if there is not None and not there.is_dir():
+            raise InputError(f"{key}: {there} is a file; give a folder")
+
+
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():

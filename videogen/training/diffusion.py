@@ -93,9 +93,6 @@ class Diffusion:
         self.settings: Any = run.settings
         if run.every.validate_ and run.settings.validation is None:
             raise InputError("every.validate: settings.validation names no prompts; give some, or set it to 0")
-        for key, folder in (("out", run.out), ("export", run.export)):
-            if folder is not None and folder.exists() and not folder.is_dir():
-                raise InputError(f"{key}: {folder} is a file; give a folder")
 
     def prepare(self, device: torch.device) -> Mapping[str, Sequence[nn.Parameter]]:
         """The model, its data, and what trains of it."""

@@ -22,7 +22,7 @@ from videogen.files import replacing
 from videogen.training import checkpoints, shards
 from videogen.training.average import Average
 from videogen.training.blocks import compile_blocks, recompute_blocks
-from videogen.training.config import RunConfig, accepted
+from videogen.training.config import RunConfig, accepted, check_folders
 from videogen.training.diagnosis import first_bad, keys_of, size_of
 from videogen.training.optimizers import optimizers_of, set_rate
 from videogen.training.processes import accelerator_of, all_of, wrap
@@ -50,6 +50,7 @@ class Loop:
     """One run: `Loop(config, recipe).run(resume)`."""
 
     def __init__(self, config: RunConfig[Any], recipe: Recipe) -> None:
+        check_folders(config)
         self.config, self.recipe = config, recipe
         if config.every.validate_ and not isinstance(recipe, Shown):
             raise InputError(f"every.validate: the recipe {config.recipe} makes nothing to be looked at; set it to 0")

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -111,6 +112,20 @@ def test_an_earlier_run_is_not_overwritten_and_another_configuration_not_resumed
     with pytest.raises(InputError, match=r"settings\.rows: 4 -> 8"):
         train(config, ["settings.rows=8"], resume="latest", offers=OFFERS)
     train(config, ["settings.rows=8", "accept=[settings.rows]", "budget.steps=8"], resume="latest", offers=OFFERS)
+
+
+@pytest.mark.parametrize("key", ["out", "export"])
+@pytest.mark.parametrize("below", ["", "/a/b"])
+def test_a_file_where_a_folder_is_to_be_is_told_before_anything_is_built(
+    config: Path, tmp_path: Path, key: str, below: str
+) -> None:
+    class Unbuilt(Toy):
+        def prepare(self, device: torch.device) -> NoReturn:
+            raise AssertionError("nothing is to be built")
+
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=f"^{key}: .*/file is a file; give a folder$"):
+        train(config, [f"{key}={tmp_path}/file{below}"], offers={"toy": lambda: Offer(ToySettings, Unbuilt)})
 
 
 def test_nothing_to_resume_is_said(config: Path) -> None:
