@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from videogen.cli import options
 from videogen.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def data(
     prune: Annotated[
         bool, typer.Option("--prune", help="cache: delete what this configuration does not need.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    quiet: Annotated[bool, options.QUIET_BAR] = False,
 ) -> None:
     """Look at the data of a training before it begins, or encode them once for all epochs."""
     from videogen.cli.folders import config_file

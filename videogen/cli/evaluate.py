@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from videogen.cli import options
 from videogen.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,12 +19,11 @@ if TYPE_CHECKING:
 
 MODEL, RENDERS, ROUND_TRIP = "model", "true renders", "after the VAE"
 SHOWN = 8  # clips on the contact sheet
+REPORT = typer.Option(help="FILE.md whose section is written, with FILE.json and pictures beside it.")
 
 
 def evaluate(
-    model: Annotated[
-        str, typer.Option(help="`shapes` (the miniature), a model folder, a hub id or a file.")
-    ] = "shapes",
+    model: Annotated[str, options.MEASURED_MODEL] = "shapes",
     motion: Annotated[str | None, typer.Option(help="Motion module: a file, a folder, or `none`.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Unseen prompts and seeds; every third has two objects.")] = 512,
     held_out: Annotated[
@@ -32,30 +32,26 @@ def evaluate(
     simple: Annotated[
         bool, typer.Option("--simple", help="Only one flat object on a plain background, the first target.")
     ] = False,
-    frames: Annotated[int, typer.Option(min=2, help="Frames of a clip.")] = 16,
-    steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps; the model's own advice by default.")] = None,
+    frames: Annotated[int, options.MEASURED_FRAMES] = 16,
+    steps: Annotated[int | None, options.MEASURED_STEPS] = None,
     guidance: Annotated[
         float | None, typer.Option(help="Guidance scale, 1 is none; the model's own by default.")
     ] = None,
     sampler: Annotated[str, typer.Option(help="As for `videogen generate`.")] = "ddim",
-    seed: Annotated[int, typer.Option(help="Another seed draws other prompts.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="Clips made together.")] = 8,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps, ...")] = "cpu",
-    out: Annotated[Path, typer.Option(help="Folder of the measured clips; the same command continues there.")] = Path(
-        "out/evaluate"
-    ),
-    report: Annotated[
-        Path | None, typer.Option(help="FILE.md whose section is written, with FILE.json and pictures beside it.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    seed: Annotated[int, options.OTHER_SEED] = 0,
+    batch: Annotated[int, options.BATCH] = 8,
+    dtype: Annotated[str, options.DTYPE] = "float32",
+    device: Annotated[str, options.DEVICE] = "cpu",
+    out: Annotated[Path, options.MEASURED_CLIPS] = Path("out/evaluate"),
+    report: Annotated[Path | None, REPORT] = None,
+    quiet: Annotated[bool, options.QUIET_BAR] = False,
 ) -> None:
     """Make clips from unseen prompts, read them back from their pixels, and report what is right.
 
     It can be stopped at any time: the same command goes on where it was. The same is measured on true renders, and on
     true renders after the model's VAE.
     """
-    options = dict(locals())
+    chosen = dict(locals())
     from videogen import recipe
     from videogen.metrics import document
     from videogen.metrics import report as reports
@@ -78,7 +74,7 @@ def evaluate(
 
     records = {name: [journal.records[(name, *address)] for address in plan.addresses()] for name in sources}
     results = reports.Results(
-        command=command_line(options),
+        command=command_line(chosen),
         sources=list(sources),
         tables=measuring.figures(records),
         breakdown=measuring.breakdown(records, MODEL),
@@ -88,11 +84,11 @@ def evaluate(
     publish(report if report is not None else out / "results.md", results, records[MODEL], journal)
 
 
-def command_line(options: dict[str, Any]) -> str:
+def command_line(chosen: dict[str, Any]) -> str:
     """The command with these options: those that decide on the figures, as far as they are not the defaults."""
     from videogen.metrics.document import command_line as spelt
 
-    return spelt(["videogen", "evaluate"], evaluate, options, silent=("batch", "out", "quiet"))
+    return spelt(["videogen", "evaluate"], evaluate, chosen, silent=("batch", "out", "quiet"))
 
 
 def load(model: str, motion: str | None, sampler: str, dtype: str, device: str) -> "Pipeline":

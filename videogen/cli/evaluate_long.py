@@ -5,12 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from videogen.cli import options
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from videogen.metrics.long_clips import Settings
     from videogen.metrics.paired import Estimate
     from videogen.metrics.shares import Share
-    from videogen.metrics.ways import Figures
+    from videogen.metrics.trials import Plan
+    from videogen.metrics.ways import Figures, Rows
+    from videogen.pipeline import Pipeline
 
 KEY = "long_clips"
 BEGIN, END = "<!-- long clips: made by `videogen evaluate long` -->", "<!-- long clips: end -->"
@@ -24,39 +29,32 @@ SHOWN = 2  # prompts of which all clips are on the sheet
 
 
 def long(
-    model: Annotated[
-        str, typer.Option(help="`shapes` (the miniature), a model folder, a hub id or a file.")
-    ] = "shapes",
+    model: Annotated[str, options.MEASURED_MODEL] = "shapes",
     motion: Annotated[str | None, typer.Option(help="Motion module: a file or a folder.")] = None,
     count: Annotated[int, typer.Option(min=2, help="Unseen prompts and seeds of one flat object.")] = 24,
     times: Annotated[int, typer.Option(min=2, help="Long clips are so many times as long as the model's own.")] = 3,
     frames: Annotated[int, typer.Option(min=2, help="Frames of the model's own clips.")] = 16,
-    steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps; the model's own advice by default.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale; the model's own by default.")] = None,
-    seed: Annotated[int, typer.Option(help="Another seed draws other prompts.")] = 0,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps, ...")] = "cpu",
-    out: Annotated[Path, typer.Option(help="Folder of the measured clips; the same command continues there.")] = Path(
-        "out/evaluate-long"
-    ),
+    steps: Annotated[int | None, options.MEASURED_STEPS] = None,
+    guidance: Annotated[float | None, options.MEASURED_GUIDANCE] = None,
+    seed: Annotated[int, options.OTHER_SEED] = 0,
+    dtype: Annotated[str, options.DTYPE] = "float32",
+    device: Annotated[str, options.DEVICE] = "cpu",
+    out: Annotated[Path, options.MEASURED_CLIPS] = Path("out/evaluate-long"),
     report: Annotated[
         Path | None, typer.Option(help="FILE.md whose section is written, with FILE.json and a picture beside it.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    quiet: Annotated[bool, options.QUIET_BAR] = False,
 ) -> None:
     """Make clips as they come, with FreeInit, in windows and with FreeNoise, and measure how they hold together.
 
     It can be stopped at any time: the same command goes on where it was.
     """
-    options = dict(locals())
-    from tqdm.auto import tqdm
-
+    chosen = dict(locals())
     from videogen import recipe
     from videogen.cli.evaluate import load
-    from videogen.clip import Clip
     from videogen.metrics import document, long_clips, pictures, ways
     from videogen.metrics.trials import Plan, hashes
-    from videogen.video import read, write
+    from videogen.video import read
 
     target = report if report is not None else out / "results.md"
     if report is not None:
@@ -68,19 +66,10 @@ def long(
         "dtype": dtype, "device": device, **hashes(model, motion),
     }  # fmt: skip
     rows, plan = ways.Rows(out, notes), Plan(count, 0, seed, simple=True)
-    wanted = [(way, number) for number in range(count) for way in long_clips.WAYS]
-    with tqdm(total=len(wanted), initial=len(rows.rows.keys() & set(wanted)), unit="clip", disable=quiet) as bar:
-        for name, number in wanted:
-            if (name, number) in rows.rows:
-                continue
-            row, clip = long_clips.measured(pipe, long_clips.WAYS[name], plan.trial(("test", number)), settings)
-            if number < SHOWN:
-                write(_shown(out, name, number), Clip(clip), overwrite=True)
-            rows.append(row)
-            bar.update()
+    _measure(pipe, rows, plan, settings, quiet)
 
     found = ways.figures(long_clips.WAYS.values(), rows.rows, count)
-    command = document.command_line(["videogen", "evaluate", "long"], long, options, silent=("out", "quiet"))
+    command = document.command_line(["videogen", "evaluate", "long"], long, chosen, silent=("out", "quiet"))
     values = {
         "command": command, "settings": {"count": count, **notes}, "versions": recipe.versions(),
         "ways": {one.way.name: one.to_dict() for one in found},
@@ -92,6 +81,26 @@ def long(
     pictures.sheet(folder / SHEET, [read(_shown(out, *key)) for key in shown], texts)
     for path in [*document.put(target, KEY, _markdown(found, notes, count, command), values), folder / SHEET]:
         typer.echo(str(path))
+
+
+def _measure(pipe: "Pipeline", rows: "Rows", plan: "Plan", settings: "Settings", quiet: bool) -> None:
+    """Make and measure the clips that are not there yet."""
+    from tqdm.auto import tqdm
+
+    from videogen.clip import Clip
+    from videogen.metrics import long_clips
+    from videogen.video import write
+
+    wanted = [(way, number) for number in range(plan.count) for way in long_clips.WAYS]
+    with tqdm(total=len(wanted), initial=len(rows.rows.keys() & set(wanted)), unit="clip", disable=quiet) as bar:
+        for name, number in wanted:
+            if (name, number) in rows.rows:
+                continue
+            row, clip = long_clips.measured(pipe, long_clips.WAYS[name], plan.trial(("test", number)), settings)
+            if number < SHOWN:
+                write(_shown(rows.folder, name, number), Clip(clip), overwrite=True)
+            rows.append(row)
+            bar.update()
 
 
 def _shown(out: Path, name: str, number: int) -> Path:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from videogen.cli import options
 from videogen.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,9 +38,7 @@ class Name(str, Enum):
 
 def training(
     parts: Annotated[list[Name], typer.Argument(help="What is measured.")],
-    model: Annotated[
-        str, typer.Option(help="`shapes` (the miniature), a model folder, a hub id or a file.")
-    ] = "shapes",
+    model: Annotated[str, options.MEASURED_MODEL] = "shapes",
     motion: Annotated[
         str | None, typer.Option(help="Motion module: a file or a folder; the model's own by default.")
     ] = None,
@@ -56,27 +55,25 @@ def training(
         str | None, typer.Option(help="motion_lora: CORPUS=FILE, a MotionLoRA and the corpus of its pan.")
     ] = None,
     count: Annotated[int, typer.Option(min=2, help="Unseen prompts and seeds.")] = 128,
-    frames: Annotated[int, typer.Option(min=2, help="Frames of a clip.")] = 16,
-    steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps; the model's own advice by default.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale; the model's own by default.")] = None,
-    seed: Annotated[int, typer.Option(help="Another seed draws other prompts.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="Clips made together.")] = 8,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps, ...")] = "cpu",
-    out: Annotated[Path, typer.Option(help="Folder of the measured clips; the same command continues there.")] = Path(
-        "out/evaluate-training"
-    ),
+    frames: Annotated[int, options.MEASURED_FRAMES] = 16,
+    steps: Annotated[int | None, options.MEASURED_STEPS] = None,
+    guidance: Annotated[float | None, options.MEASURED_GUIDANCE] = None,
+    seed: Annotated[int, options.OTHER_SEED] = 0,
+    batch: Annotated[int, options.BATCH] = 8,
+    dtype: Annotated[str, options.DTYPE] = "float32",
+    device: Annotated[str, options.DEVICE] = "cpu",
+    out: Annotated[Path, options.MEASURED_CLIPS] = Path("out/evaluate-training"),
     report: Annotated[
         Path | None, typer.Option(help="FILE.md whose sections are written, with FILE.json and pictures beside it.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    quiet: Annotated[bool, options.QUIET_BAR] = False,
 ) -> None:
     """Make clips with what was trained and without it, from the same prompts and seeds, and measure the difference.
 
     from_files: a motion module trained from files beside the shipped one. transfer: image models tuned to another look, animated.
     motion_lora: a MotionLoRA of a camera pan. It can be stopped at any time: the same command goes on where it was.
     """
-    options = dict(locals())
+    chosen = dict(locals())
     from videogen import recipe
     from videogen.cli.evaluate import load
     from videogen.metrics import document
@@ -85,7 +82,7 @@ def training(
 
     if report is not None:
         document.check(report)
-    given = {name: told(name.value, options) for name in parts}
+    given = {name: told(name.value, chosen) for name in parts}
     pipe = load(model, motion, "ddim", dtype, device)
     sampling = Sampling(count, batch, steps or pipe.steps, pipe.guidance if guidance is None else guidance)
     for name, corpora in given.items():
@@ -95,18 +92,18 @@ def training(
             **hashes(model, motion), "trained": {word: recipe.hash_path(path) for word, (_, path) in corpora.items()},
         }  # fmt: skip
         silent = ("parts", "batch", "out", "quiet", *(option for key, option in OPTIONS.items() if key != part.key))
-        command = document.command_line(["videogen", "evaluate", "training", part.key], training, options, silent)
+        command = document.command_line(["videogen", "evaluate", "training", part.key], training, chosen, silent)
         rows = made(part, sampling, out / part.key, notes, quiet)
         publish(part, rows, sampling, notes, command, out / part.key, report or out / "results.md")
 
 
-def told(name: str, options: dict[str, Any]) -> "dict[str, tuple[Corpus | None, Path]]":
+def told(name: str, chosen: dict[str, Any]) -> "dict[str, tuple[Corpus | None, Path]]":
     """What the option of a part names: the corpus's name -> the corpus and the weights. Raises InputError for what is missing."""
     from videogen.corpus.files import corpus_of
     from videogen.models.folder import find
 
     option = OPTIONS[name]
-    value = options[option]
+    value = chosen[option]
     spelt = f"--{option.replace('_', '-')}"
     if not value:
         raise InputError(f"{name} needs {spelt}: see videogen evaluate training --help")

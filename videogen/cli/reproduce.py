@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from videogen.cli import options
 from videogen.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ Make = Callable[[tuple[Path, ...], bool], None]
 def reproduce(
     file: Annotated[Path, typer.Argument(help="A file that `videogen generate` or `videogen edit` wrote.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Keep what is made, under this name.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    overwrite: Annotated[bool, options.OVERWRITE] = False,
+    quiet: Annotated[bool, options.QUIET] = False,
 ) -> None:
     """Make a clip again. The last line is `largest difference: N` (of 255; 0 on the same machine and versions)."""
     import torch

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from videogen.cli import options
 from videogen.errors import InputError
 
 
@@ -45,7 +46,7 @@ def shapes(
         list[str] | None, typer.Option(help="`style` or `camera`: captions do not name it. Repeatable.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Threads.")] = 2,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    quiet: Annotated[bool, options.QUIET_BAR] = False,
 ) -> None:
     """Write clips of the shapes world into files: some with sound, at several frame rates, a seed giving the same bytes.
 

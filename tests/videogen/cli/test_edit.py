@@ -14,9 +14,7 @@ from tests.videogen.data.films import film
 from tests.videogen.test_sound import packets, source  # noqa: F401  a clip with sound
 from tests.videogen.test_video import shapes
 from videogen import video
-from videogen.cli.edit import parse_range, parse_weight
 from videogen.clip import Clip
-from videogen.errors import InputError
 from videogen.pipeline import Pipeline
 
 SOURCE, TARGET = "a red circle moving right", "a blue circle moving right"
@@ -198,15 +196,3 @@ def test_a_black_clip_of_one_frame_in_a_video_passes(run: Run, animated: Path, t
     words = ("--model", animated, "--steps", "1", "--quiet", "-o", tmp_path / "out.mp4")
     assert run("edit", tmp_path / "one.mp4", TARGET, *words).code == 0
     assert video.read(tmp_path / "out.mp4").frames.shape == (1, 3, 33, 31)
-
-
-def test_what_the_words_of_options_mean() -> None:
-    assert parse_range("2.0-4.5") == (2, Fraction("4.5"))
-    assert (parse_range("2-"), parse_range("-3"), parse_range(None)) == ((2, None), (None, 3), (None, None))
-    assert parse_weight("a blue=1.5") == ("a blue", 1.5)
-    for text in ("2", "a-b", "3-2", "1e9-2"):
-        with pytest.raises(InputError, match="FROM-TO"):
-            parse_range(text)
-    for text in ("blue", "=2", "blue=x", "blue=nan"):
-        with pytest.raises(InputError, match="WORD=NUMBER"):
-            parse_weight(text)

@@ -13,7 +13,6 @@ from PIL import Image, ImageSequence
 from tests import folders
 from tests.videogen.cli.calls import PROMPT, Run, error_line
 from videogen import recipe, video
-from videogen.cli.generate import parse_fps, parse_lora, parse_size
 from videogen.models.unet import UNet
 from videogen.pipeline import Pipeline
 from videogen.sampling import SAMPLERS
@@ -204,13 +203,3 @@ def test_progress_goes_to_stderr_alone(generate: Run, run: Run, animated: Path, 
 def test_help_names_every_sampler(run: Run) -> None:
     said = run("generate", "--help").out.replace(",", " ").replace(".", " ").split()
     assert set(SAMPLERS) <= set(said)
-
-
-def test_words_of_the_command_line() -> None:
-    assert parse_size("640x360") == (640, 360)
-    assert parse_size(None) is None
-    assert [parse_fps(text) for text in ("8", "23.976", "30000/1001")] == [8, Fraction("23.976"), Fraction(30000, 1001)]
-    assert parse_lora("a.safetensors") == ("a.safetensors", 1.0)
-    assert parse_lora("a.safetensors:-.5") == ("a.safetensors", -0.5)
-    assert parse_lora(r"C:\loras\a.safetensors") == (r"C:\loras\a.safetensors", 1.0)
-    assert parse_lora(r"C:\loras\a.safetensors:0.7") == (r"C:\loras\a.safetensors", 0.7)

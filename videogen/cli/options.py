@@ -1,0 +1,32 @@
+"""Options that several commands have: how they are spelt and what `--help` says of them.
+
+A command gives the type and its own default: `model: Annotated[str, MODEL] = "shapes"` in its signature is `--model`.
+"""
+
+import typer
+
+# which model, and where it runs
+MODEL = typer.Option(help="`shapes` (the miniature), a model folder, a hub id, or a checkpoint file.")
+MOTION = typer.Option(help="Motion module: a file, a MotionAdapter folder, or `none`.")
+TOKENIZER = typer.Option(help="Folder of CLIP's vocabulary, for single-file checkpoints.")
+PREDICTION = typer.Option(help="epsilon or v_prediction, for files that cannot say it.")
+DTYPE = typer.Option(help="float32, bfloat16 or float16.")
+DEVICE = typer.Option(help="cpu, cuda, mps, ...")
+
+# what it is told
+NEGATIVE = typer.Option(help="Negative prompt.")
+MOTION_SCALE = typer.Option(help="Strength of the motion modules.")
+
+# what is written
+OVERWRITE = typer.Option("--overwrite", help="Replace the output if it exists.")
+QUIET = typer.Option("--quiet", help="No progress bars.")
+QUIET_BAR = typer.Option("--quiet", help="No progress bar.")
+
+# how the commands `evaluate ...` measure
+MEASURED_MODEL = typer.Option(help="`shapes` (the miniature), a model folder, a hub id or a file.")
+MEASURED_STEPS = typer.Option(min=1, help="Sampling steps; the model's own advice by default.")
+MEASURED_GUIDANCE = typer.Option(help="Guidance scale; the model's own by default.")
+MEASURED_FRAMES = typer.Option(min=2, help="Frames of a clip.")
+OTHER_SEED = typer.Option(help="Another seed draws other prompts.")
+BATCH = typer.Option(min=1, help="Clips made together.")
+MEASURED_CLIPS = typer.Option(help="Folder of the measured clips; the same command continues there.")
