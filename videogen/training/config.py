@@ -162,7 +162,7 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def override(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """The values with `a.b=value` put in, in place."""
+    """The values with `a.b=value` put in, in place; in a list that is there, a number names an entry: `a.0.b=value`."""
     for one in overrides:
         _put(values, one)
     return values
@@ -172,15 +172,35 @@ def _put(values: dict[str, Any], override: str) -> None:
     address, equals, text = override.partition("=")
     if not equals or not address:
         raise InputError(f"the override {override!r} must look like a.b=value")
-    *parents, last = address.split(".")
-    for key in parents:
-        values = values.setdefault(key, {})
-        if not isinstance(values, dict):
+    keys = address.split(".")
+    place: Any = values
+    for i, key in enumerate(keys[:-1]):
+        if isinstance(place, dict) and key not in place:
+            if keys[i + 1].isdecimal():
+                whole = ".".join(keys[: i + 1])
+                raise InputError(
+                    f"the override {override!r} names an entry of {whole}, which is no list in the file; give it whole: {whole}=[...]"
+                )
+            place[key] = {}
+        place = place[_key(place, keys[: i + 1], override)]
+        if not isinstance(place, dict | list):
             raise InputError(f"the override {override!r} goes through {key}, which is a single value")
     try:
-        values[last] = yaml.safe_load(text)
+        place[_key(place, keys, override)] = yaml.safe_load(text)
     except yaml.YAMLError as problem:
         raise InputError(f"the override {override!r} has a value that is not YAML") from problem
+
+
+def _key(place: dict[str, Any] | list[Any], keys: Sequence[str], override: str) -> Any:
+    """The last of `keys` as `place` takes it: a number where that is a list. Raises InputError where the list has no such entry."""
+    if isinstance(place, dict):
+        return keys[-1]
+    if not keys[-1].isdecimal() or int(keys[-1]) >= len(place):
+        whole = ".".join(keys[:-1])
+        raise InputError(
+            f"the override {override!r}: {whole} is a list of {len(place)}, counted from 0; name an entry, or give it whole: {whole}=[...]"
+        )
+    return int(keys[-1])
 
 
 def validate(model: type[BaseModel], values: Mapping[str, Any]) -> Any:

@@ -9,7 +9,7 @@ from motion_modules.training import offer
 from videogen.data.settings import Data
 from videogen.errors import InputError
 from videogen.training import recipes
-from videogen.training.config import RunConfig, accepted, load, validate
+from videogen.training.config import RunConfig, accepted, load, override, validate
 from videogen.training.flags import spelt, translated
 
 OFFERS = {**recipes(), "shapes_motion": offer}
@@ -43,6 +43,24 @@ def test_overrides_are_yaml_at_an_address(vae: Path) -> None:
     assert config.optimization.muon == 0.5
     assert config.settings.widths == (8, 16)
     assert config.export is None
+
+
+def test_numbers_are_entries_of_lists() -> None:
+    values = {"a": [[1, 2], {"b": 3}], "c": {"0": 4}}
+    override(values, ["a.0.1=5", "a.1.b=[6]", "a.1.d.e=7", "c.0=8"])
+    assert values == {"a": [[1, 5], {"b": [6], "d": {"e": 7}}], "c": {"0": 8}}
+    for wrong, message in (
+        ("a.2=1", r"a is a list of 2, counted from 0; name an entry, or give it whole: a=\[\.\.\.\]"),
+        ("a.0.x=1", r"a\.0 is a list of 2,"),
+        ("a.-1=1", "a is a list"),
+        (
+            "c.phases.0.2=1",
+            r"names an entry of c\.phases, which is no list in the file; give it whole: c\.phases=\[\.\.\.\]",
+        ),
+        ("a.1.b.0.x=1", r"goes through 0, which is a single value"),
+    ):
+        with pytest.raises(InputError, match=message):
+            override(values, [wrong])
 
 
 @pytest.mark.parametrize(
