@@ -1,5 +1,6 @@
 """After k steps exactly the declared tensors changed; what is exported loads here and in diffusers, and is what was trained."""
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -346,6 +347,28 @@ def test_a_run_that_shows_nothing_is_refused(worlds: Worlds, tmp_path: Path) -> 
     offer = recipes()["motion"]()
     with pytest.raises(InputError, match=r"settings\.validation names no prompts"):
         offer.build(RunConfig[offer.settings].model_validate(values))  # type: ignore[name-defined]
+
+
+def test_what_cannot_be_read_is_not_judged(worlds: Worlds, tmp_path: Path) -> None:
+    recipe = recipe_of("lora", worlds, tmp_path, rank=2)
+    whole = recipe.sample
+    found = []
+    for counts in ([1.0, 1.0], [1.0, 0.0], [0.0, 1.0]):
+        recipe.sample = dataclasses.replace(whole, counts=torch.tensor(counts))
+        with torch.no_grad():
+            found.append(recipe.judge())
+    for name, error in found[0].items():
+        assert found[1][name] != found[2][name]
+        assert (found[1][name] + found[2][name]) / 2 == pytest.approx(error, rel=1e-5)
+
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    for i in range(3):
+        (folder / f"{i}.mp4").write_bytes((worlds[1] / f"{i}.mp4").read_bytes()[:200])
+        (folder / f"{i}.txt").write_text("a film")
+    broken = recipe_of("lora", (worlds[0], folder), tmp_path, {"broken": 1.0}, rank=2)
+    with torch.no_grad(), pytest.warns(UserWarning, match=r"nothing is judged: of .*\.mp4.* none can be read"):
+        assert broken.judge() == {}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs limits that the system sets")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -175,13 +176,21 @@ class Diffusion:
         return next(self.batches(iter([Draw(JUDGE_SEED, 0)])))
 
     def judge(self) -> dict[str, float]:
-        """The plain error on one batch of the data at three times, always with the same noise."""
+        """The plain error on one batch of the data at three times, always with the same noise.
+
+        It is that of the clips that can be read; where none can, there are no figures, and a warning says so.
+        """
         plain, steps = denoising.Loss(), self.pipe.denoiser.path.steps
+        read = float(self.sample.counts.float().mean())
+        if not read:
+            keys = ", ".join(self.sample.keys)
+            warnings.warn(f"nothing is judged: of {keys}, on which it would be, none can be read", stacklevel=2)
+            return {}
         found = {}
         for time in TIMES:
             times = torch.full_like(self.sample.times, time * steps // 1000)
             batch = dataclasses.replace(self.sample, times=times)
-            found[f"error_{time}"] = float(denoising.error(self.pipe.denoiser, batch, self._told(batch), plain))
+            found[f"error_{time}"] = float(denoising.error(self.pipe.denoiser, batch, self._told(batch), plain)) / read
         return found
 
     @torch.no_grad()
