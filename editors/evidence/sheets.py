@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
-
-from PIL.Image import Image
 
 from editors.evidence.runs import SHOWN, Key, Plan, Row, Rows
 from editors.evidence.trials import FROM_TEXT, RECONSTRUCTION, trial
 from videogen import video
-from videogen.clip import Clip, contact_sheet
-from videogen.files import replacing
+from videogen.clip import Clip
+from videogen.metrics import pictures
 
-COLUMNS, WIDTH = 6, 96
-LIMIT = 450 * 1024  # bytes: pictures of a repository are to stay small
+COLUMNS = 6
 
 
 def write_sheet(path: Path, rows: Rows, plan: Plan, method: str) -> bool:
@@ -30,8 +26,7 @@ def write_sheet(path: Path, rows: Rows, plan: Plan, method: str) -> bool:
             labels.append(label)
     if not clips:
         return False
-    with replacing(path) as beside:
-        beside.write_bytes(packed(contact_sheet(clips, labels, columns=COLUMNS, width=WIDTH)))
+    pictures.sheet(path, clips, labels, columns=COLUMNS)
     return True
 
 
@@ -64,13 +59,3 @@ def verdict(row: Row) -> str:
     if "psnr" in row.values:
         return f"{row.values['psnr']:.1f} dB, {kept}"
     return kept if row.done is None else f"{'done' if row.done else 'not done'}, {kept}"
-
-
-def packed(picture: Image) -> bytes:
-    """A picture as a png of few colours, as many as its size allows."""
-    for colours in (192, 96, 48, 16):
-        out = io.BytesIO()
-        picture.quantize(colours).save(out, "PNG", optimize=True)
-        if out.tell() <= LIMIT:
-            break
-    return out.getvalue()

@@ -1,10 +1,12 @@
 """A report says what was measured, keeps what others wrote, and comes without matplotlib too."""
 
+import io
 import json
 import sys
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +16,7 @@ from videogen.errors import InputError
 from videogen.metrics import document, pictures, report
 from videogen.metrics import text_to_video as measuring
 from videogen.metrics.journal import Record
+from videogen.shapes.world import COLOURS
 
 COMMAND = "videogen evaluate --count 4"
 MODEL, RENDERS = "model", "true renders"
@@ -133,6 +136,19 @@ def test_the_sheet_of_noise_is_small_enough(records: dict[str, list[Record]], tm
     clips = [Clip(torch.rand(16, 3, 128, 128), Fraction(8))] * 8
     pictures.sheet(tmp_path / "sheet.png", clips, [pictures.verdict(r) for r in records[MODEL]] * 2)
     assert (tmp_path / "sheet.png").stat().st_size <= 450 * 1024
+
+
+def test_a_sheet_keeps_the_colours_of_small_objects() -> None:
+    """A patch of each colour of the world, a few pixels in a noisy picture of reds, is still read as that colour."""
+    named = torch.tensor(list(COLOURS.values()))
+    red = torch.tensor(COLOURS["red"])
+    picture = (red + 25 * torch.randn(200, 200, 3, generator=torch.Generator().manual_seed(0))).clamp(0, 255)
+    for i, colour in enumerate(named):
+        picture[10 * i : 10 * i + 5, :5] = colour
+    with Image.open(io.BytesIO(pictures.packed(Image.fromarray(picture.byte().numpy())))) as packed:
+        shown = torch.from_numpy(np.array(packed.convert("RGB"))).float()
+    patches = torch.stack([shown[10 * i : 10 * i + 5, :5].mean((0, 1)) for i in range(len(named))])
+    assert torch.cdist(patches, named.float()).argmin(1).tolist() == list(range(len(named)))
 
 
 def test_verdicts(records: dict[str, list[Record]]) -> None:
