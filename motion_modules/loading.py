@@ -15,13 +15,12 @@ from videogen.errors import InputError
 from videogen.models.folder import describing, read_json
 from videogen.models.unet import UNet
 from videogen.models.weights import files
+from videogen.models.weights.motion_keys import HEADER
 from videogen.models.weights.strict import load_state
 from videogen.pipeline import Motion
 
 # Classes whose `config.json` says how the motion modules beside it are built.
 CLASSES = ("MotionAdapter", "UNetMotionModel")
-KEY = "videogen.motion"
-"""Under which the header of a file that was trained here says how its modules are built."""
 
 
 def install(unet: UNet, source: Path) -> Motion:
@@ -55,7 +54,7 @@ def install(unet: UNet, source: Path) -> Motion:
 def header(motion: Motion) -> dict[str, str]:
     """The entry of a safetensors header that says what shapes do not: heads, norm scopes, the schedule, frames of the training clips."""
     said = {"config": motion.config, "scheduler": motion.scheduler, "frames": motion.trained}
-    return {KEY: json.dumps(said, default=dict)}
+    return {HEADER: json.dumps(said, default=dict)}
 
 
 def read_header(source: Path) -> dict[str, Any]:
@@ -63,11 +62,11 @@ def read_header(source: Path) -> dict[str, Any]:
     file = files.locate(source)[0]
     if file.suffix != ".safetensors":
         return {}
-    said = files.read_safetensors_header(file)[1].get(KEY)
+    said = files.read_safetensors_header(file)[1].get(HEADER)
     if said is None:
         return {}
     try:
         content = json.loads(said)
         return {"config": dict(content["config"]), "scheduler": dict(content["scheduler"]), "frames": content["frames"]}
     except (ValueError, TypeError, KeyError) as problem:
-        raise InputError(f"{file} has a header {KEY} that cannot be read ({problem}); get the file again") from None
+        raise InputError(f"{file} has a header {HEADER} that cannot be read ({problem}); get the file again") from None

@@ -48,7 +48,7 @@ def checkpoint_lines(path: Path, *, sha: bool = True) -> Iterator[tuple[str, str
     from videogen.models.weights.families import recognise
 
     header = files.read_header(path)
-    family = recognise(header.shapes)
+    family = recognise(header.shapes, header.metadata)
     lines = [("what", family.title), ("loads into", family.into), ("holds", _amount(header.tensors))]
     if family.facts:
         lines.append(("facts", ", ".join(f"{name} {_plain(value)}" for name, value in family.facts.items())))
@@ -77,7 +77,7 @@ def folder_lines(folder: Path) -> Iterator[tuple[str, str]]:
     lines.append(("loads into", "--model"))
     for part in sorted(path for path in folder.iterdir() if path.is_dir() and _weights_in(path)):
         header = files.read_header(part)
-        family = recognise(header.shapes)
+        family = recognise(header.shapes, header.metadata)
         said = _keys(header.shapes, family, part)
         lines.append((part.name, f"{family.title}: {_amount(header.tensors)}" + (f"; {said}" if said else "")))
     return iter(lines)

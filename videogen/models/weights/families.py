@@ -1,10 +1,12 @@
 """Say what a checkpoint is from its keys and shapes alone, and read the numbers that the shapes tell."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from videogen.models.weights.motion_keys import HEADER
 from videogen.models.weights.signatures import SIGNATURES, Signature
 
 Shapes = Mapping[str, Sequence[int]]
@@ -45,9 +47,12 @@ class Family:
     ignored: tuple[str, ...] = ()
 
 
-def recognise(shapes: Shapes) -> Family:
+def recognise(shapes: Shapes, metadata: Mapping[str, str] | None = None) -> Family:
     """The family of a checkpoint with these keys and shapes; the first signature that fits, else the family
     "unknown".
+
+    metadata: of its header, where it was read; motion modules that were trained here have any sizes, and say there
+    what they are.
     """
     keys = "\n" + "\n".join(shapes) + "\n"
     found = next((signature for signature in SIGNATURES if _fits(signature, keys, shapes)), None)
@@ -57,7 +62,24 @@ def recognise(shapes: Shapes) -> Family:
         return Family(
             "unknown", f"no family that videogen knows (first key: {first})", "unknown", "nothing", facts, ignored
         )
-    return Family(found.name, found.title, found.part, found.into, facts, ignored)
+    family = Family(found.name, found.title, found.part, found.into, facts, ignored)
+    return _trained(family, metadata or {}) if found.part == "motion" else family
+
+
+def _trained(family: Family, metadata: Mapping[str, str]) -> Family:
+    """Motion modules as the header says that was written when they were trained here; as they are where it has none."""
+    try:
+        said = json.loads(metadata[HEADER])
+        facts: dict[str, int | str | bool] = {
+            "heads": int(said["config"]["motion_num_attention_heads"]),
+            "norm over each": str(said["config"]["norm_scope"]),
+            "trained on": f"clips of {int(said['frames'])} frames",
+        }
+    except (KeyError, TypeError, ValueError):  # of other people, or broken, which loading says
+        return family
+    layout = "diffusers layout" if family.name.endswith("_diffusers") else "AnimateDiff's layout"
+    title = f"motion modules that were trained with videogen, {layout}"
+    return replace(family, title=title, facts=family.facts | facts)
 
 
 def looks_like(shapes: Shapes) -> str:

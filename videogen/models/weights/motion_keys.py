@@ -12,6 +12,11 @@ MODULE = re.compile(
     r"(?:^|\.)((?:down_blocks\.\d+|up_blocks\.\d+|mid_block)\.)(?:motion_modules|temporal_attentions)\."
 )
 
+HEADER = "videogen.motion"
+"""Under which the header of a file that was trained here says, in JSON, how its modules are built (`config`, keys of a
+MotionAdapter's `config.json`), on which `scheduler`, and on clips of how many `frames`.
+"""
+
 OURS = (
     (".temporal_attentions.", ".motion_modules."),
     (".temporal_transformer.", "."),
