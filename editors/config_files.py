@@ -53,6 +53,11 @@ def _fatezero(path: Path, prompt: str | None) -> Configured:
                 f"dataset_config.{key} does nothing here: every frame of the clip is edited, whole (see --range)",
                 stacklevel=2,
             )
+    if config.halves:
+        warnings.warn(
+            "model_config.temporal_downsample_time does nothing here: no network halves the frames, all levels see each of them",
+            stacklevel=2,
+        )
     return Configured(
         method="fatezero",
         clip=config.clip,

@@ -90,12 +90,15 @@ class Editing(Strict):
 
 
 class Model(Strict):
-    """`model_config`. The last two keys are a tuned model's, which brings them itself (`motion_modules.fatezero_folder`)."""
+    """`model_config`. `lora` is a tuned model's, which brings it itself (`motion_modules.fatezero_folder`).
+
+    `temporal_downsample_time: n` halves the frames on the n - 1 innermost levels that halve the picture, and doubles them again on the way out.
+    """
 
     SparseCausalAttention_index: tuple[int | Literal["mid", "middle", "first", "last"], ...] = (-1, "first")
     least_sc_channel: int = 0
     lora: Any = None
-    temporal_downsample_time: Any = None
+    temporal_downsample_time: int | None = Field(None, ge=0)
 
 
 class File(Strict):
@@ -140,6 +143,7 @@ class Config:
     steps, guidance_scale, seed
     entries   of the frame table, and `least`, the width from which on it holds (narrower levels read their own frame)
     disk      `disk_store`: maps are held on disk
+    halves    `temporal_downsample_time` asks for a network that halves the frames, which none does here
     """
 
     model: str
@@ -153,6 +157,7 @@ class Config:
     entries: tuple[Entry, ...]
     least: int
     disk: bool
+    halves: bool
 
     def frames(self, unet: UNet) -> FrameChoice:
         """The frame table for a network."""
@@ -191,6 +196,7 @@ def read_config(path: str | Path, source: str | None = None, target: str | None 
         entries=tuple("middle" if entry == "mid" else entry for entry in file.net.SparseCausalAttention_index),
         least=file.net.least_sc_channel,
         disk=file.disk_store,
+        halves=(file.net.temporal_downsample_time or 0) > 1,
     )
 
 

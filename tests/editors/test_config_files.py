@@ -47,6 +47,17 @@ def test_frames_that_the_authors_leave_out_are_told(tmp_path: Path) -> None:
         configured(written(tmp_path, text), None, "a blue box, rolling", None)
 
 
+@pytest.mark.parametrize(("times", "told"), [("4", 1), ("2", 1), ("1", 0), ("0", 0), ("null", 0)])
+def test_a_network_that_would_halve_the_frames_is_told(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder, times: str, told: int
+) -> None:
+    text = TEXT.replace("    lora: 160\n", f"    lora: 160\n    temporal_downsample_time: {times}\n")
+    configured(written(tmp_path, text), None, "a blue box, rolling", None)
+    said = [str(one.message) for one in recwarn]
+    assert len(said) == told
+    assert all(line.startswith("model_config.temporal_downsample_time does nothing here") for line in said)
+
+
 def test_a_tune_a_video_file(tmp_path: Path) -> None:
     found = configured(written(tmp_path, TUNED), None, None, None)
     assert (found.method, found.clip, found.model, found.prompt, found.source_prompt) == (
