@@ -14,17 +14,18 @@ from __future__ import annotations
 import argparse
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import torch
+from measuring import command, published, turn
 from torch import Tensor
 
 from videogen.data.chance import uniform
@@ -34,7 +35,6 @@ from videogen.data.opening import opened
 from videogen.data.rows import File
 from videogen.data.settings import Data
 from videogen.data.windows import starts, window
-from videogen.files import replacing
 
 FRAMES, STRIDE, SIDE = 16, 4, 256
 RATE, SIZE = 24, (1280, 720)
@@ -51,10 +51,7 @@ def main() -> None:
         else:
             lines = ["| GOP | clips a second, videogen | decord, as the authors | ratio |", "|---|---|---|---|"]
             lines += [_row(Path(holder), gop, args) for gop in (24, 250)]
-    print("\n".join(lines))
-    if args.report:
-        with replacing(args.report) as beside:
-            beside.write_text("\n".join([*lines, "", f"`python benchmarks/data.py {' '.join(sys.argv[1:])}`", ""]))
+    published("\n".join([*lines, "", f"`{command()}`"]), args.report)
 
 
 def _arguments() -> argparse.Namespace:
@@ -73,12 +70,8 @@ def _row(folder: Path, gop: int, args: argparse.Namespace) -> str:
     pairs = []
     for sample in range(args.samples):
         path, place = files[sample % len(files)], uniform(0, gop, sample)
-        sides: dict[str, Callable[[], Tensor]] = {
-            "ours": lambda path=path, place=place: ours(path, place, data),  # type: ignore[misc]
-            "authors": lambda path=path, place=place: authors(path, place),  # type: ignore[misc]
-        }
-        order = list(sides) if sample % 2 else list(sides)[::-1]
-        pairs.append({name: _seconds(sides[name]) for name in order})
+        sides = {"authors": partial(authors, path, place), "ours": partial(ours, path, place, data)}
+        pairs.append(turn({name: partial(_seconds, side) for name, side in sides.items()}, sample))
     ratio = statistics.median(pair["authors"] / pair["ours"] for pair in pairs)
     speed = {name: len(pairs) / sum(pair[name] for pair in pairs) for name in ("ours", "authors")}
     return f"| {gop} | {speed['ours']:.2f} | {speed['authors']:.2f} | {ratio:.2f} |"

@@ -17,9 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,8 +24,8 @@ from typing import Any
 
 import torch
 from editing_sides import SIDES
-from measuring import Worker, published, serve, taken_in_turn
-from random_models import stable_diffusion
+from measuring import Worker, alone, cells, compared, machine_options, made_by, published, serve, taken_in_turn
+from random_models import save_stable_diffusion
 
 Row = dict[str, Any]
 # part -> (the peer's side and ours, its targets for time and memory)
@@ -62,14 +59,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as holder:
         if set(args.parts) & PAIRS.keys():
-            from diffusers import StableDiffusionPipeline
-
-            extra = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-            parts = stable_diffusion("small" if args.tiny else "sd15")
-            StableDiffusionPipeline(**parts, **extra).save_pretrained(Path(holder) / "model")
+            save_stable_diffusion("small" if args.tiny else "sd15", Path(holder) / "model")
         rows = [row for part in args.parts for row in _part(part, Path(holder), args)]
-    text = _report(rows, args)
-    published(text, rows, args.report)
+    published(_report(rows, args), args.report, rows)
 
 
 def _arguments() -> argparse.Namespace:
@@ -77,9 +69,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--tiny", action="store_true", help="small widths, few steps and frames: says nothing of speed")
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--report", type=Path, help="docs/benchmarks_editing.md; a .json is written beside it")
+    machine_options(parser, "docs/benchmarks_editing.md; a .json is written beside it")
     parser.add_argument("--worker", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--setting", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -105,38 +95,27 @@ def _told(row: Row) -> Row:
     return row
 
 
-def _worker(side: str, setting: Row, holder: Path, args: argparse.Namespace) -> Worker:
+def _words(side: str, setting: Row, holder: Path, args: argparse.Namespace) -> list[str]:
     told = {**setting, "holder": str(holder), "folder": str(holder / "model"), "device": args.device}
     words = [__file__, "--worker", side, "--setting", json.dumps(told)]
-    return Worker([*words, "--device", args.device, "--threads", str(args.threads)])
+    return [*words, "--device", args.device, "--threads", str(args.threads)]
 
 
 def _alone(side: str, setting: Row, holder: Path, args: argparse.Namespace) -> dict[str, float]:
     """One side, once."""
-    worker = _worker(side, setting, holder, args)
-    if side == "chunks":
-        worker.ask("warm")
-    found = worker.ask()
-    worker.stop()
-    return found
+    return alone(_words(side, setting, holder, args), warm=side == "chunks")
 
 
 def _pairs(part: str, setting: Row, holder: Path, args: argparse.Namespace) -> Row:
     """One row: both sides started, warmed up, then asked in turn."""
     peer, ours = PAIRS[part][0]
-    workers = {side: _worker(side, setting, holder, args) for side in (peer, ours)}
+    workers = {side: Worker(_words(side, setting, holder, args)) for side in (peer, ours)}
     for worker in workers.values():
         worker.ask("warm")
     runs = taken_in_turn(workers, 1 if args.tiny else args.pairs)
-    for worker in workers.values():
-        worker.stop()
     theirs, own = (torch.load(holder / f"{side}.pt", weights_only=True) for side in (peer, ours))
     return {
-        "part": part, **setting, "pairs": len(runs),
-        "seconds": {side: statistics.median(run[side]["seconds"] for run in runs) for side in workers},
-        "peak_mib": {side: statistics.median(run[side]["peak_mib"] for run in runs) for side in workers},
-        "time_ratio": statistics.median(run[ours]["seconds"] / run[peer]["seconds"] for run in runs),
-        "memory_ratio": statistics.median(run[ours]["peak_mib"] / max(run[peer]["peak_mib"], 1e-3) for run in runs),
+        "part": part, **setting, "pairs": len(runs), **compared(runs, peer, ours),
         "largest_difference": float((theirs - own).abs().max()),
     }  # fmt: skip
 
@@ -144,9 +123,8 @@ def _pairs(part: str, setting: Row, holder: Path, args: argparse.Namespace) -> R
 def _report(rows: Sequence[Row], args: argparse.Namespace) -> str:
     tables = [_table(part, [row for row in rows if row["part"] == part]) for part in args.parts]
     widths = "small widths (--tiny: says nothing of speed)" if args.tiny else "SD 1.5 widths, chunks the miniature"
-    about = f"{widths}, float32, {args.device}, {args.threads} threads, PyTorch {torch.__version__}, median of pairs. Made by"
-    command = "python " + " ".join(["benchmarks/editing.py", *sys.argv[1:]])
-    return "\n\n".join([*tables, about, f"    {command}"])
+    about = f"{widths}, float32, {args.device}, {args.threads} threads, PyTorch {torch.__version__}, median of pairs"
+    return "\n".join(["\n\n".join(tables), *made_by(about)])
 
 
 def _table(part: str, rows: Sequence[Row]) -> str:
@@ -168,11 +146,7 @@ def _table(part: str, rows: Sequence[Row]) -> str:
         if "counted_mib" in row:
             lines.append(f"| {what} | | | | {row['counted_mib']:.0f} (counted: the maps alone) | | | |")
             continue
-        s, m = row["seconds"], row["peak_mib"]
-        lines.append(
-            f"| {what} | {s[peer]:.1f} | {s[ours]:.1f} | {row['time_ratio']:.2f} | {m[peer]:.0f} | {m[ours]:.0f} "
-            f"| {row['memory_ratio']:.2f} | {row['largest_difference']:.1e} |"
-        )
+        lines.append(f"| {what} | {cells(row, peer, ours)} | {row['largest_difference']:.1e} |")
     return "\n".join(lines)
 
 

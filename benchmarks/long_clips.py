@@ -9,15 +9,11 @@ the clip. Each length runs in a process of its own, after a call of 16 frames th
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
+import tempfile
 from pathlib import Path
 
-from measuring import measured
-
-from videogen.files import replacing
+import torch
+from measuring import alone, machine_options, made_by, published, serve
 
 PROMPT = "a red circle moving right on a black background"
 
@@ -27,32 +23,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, nargs="+", default=[32, 256])
     parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--report", type=Path, help="docs/benchmarks_long_clips.md")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    machine_options(parser, "docs/benchmarks_long_clips.md")
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        print(json.dumps(_work(args.frames[0], args)))
+        _work(args.frames[0], args)
         return
-    table = _table([_in_process(frames, args) for frames in args.frames], args)
-    print(table)
-    if args.report:
-        with replacing(args.report) as beside:
-            beside.write_text(table + "\n", encoding="utf-8")
+    published(_table([_in_process(frames, args) for frames in args.frames], args), args.report)
 
 
 def _in_process(frames: int, args: argparse.Namespace) -> dict[str, float]:
-    words = [sys.executable, __file__, "--worker", "--frames", str(frames), "--steps", str(args.steps)]
-    words += ["--device", args.device, "--threads", str(args.threads)]
-    lines = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
-    found: dict[str, float] = json.loads(lines[-1])
-    return found
+    with tempfile.TemporaryDirectory() as holder:
+        made = Path(holder) / "frames.pt"
+        words = [__file__, "--worker", str(made), "--frames", str(frames), "--steps", str(args.steps)]
+        figures = alone([*words, "--device", args.device, "--threads", str(args.threads)], warm=True)
+        clip = torch.load(made, weights_only=True, mmap=True)
+        result = clip.numel() * clip.element_size() / 2**20
+    return figures | {"frames": frames, "result_mib": result, "above_mib": figures["peak_mib"] - result}
 
 
-def _work(frames: int, args: argparse.Namespace) -> dict[str, float]:
-    import torch
-
+def _work(frames: int, args: argparse.Namespace) -> None:
     from videogen.pipeline import Pipeline
 
     torch.set_num_threads(args.threads)
@@ -64,10 +54,7 @@ def _work(frames: int, args: argparse.Namespace) -> dict[str, float]:
         ).frames
         return made
 
-    call(16)
-    figures, made = measured(lambda: call(frames), args.device)
-    result = made.numel() * made.element_size() / 2**20
-    return figures | {"frames": frames, "result_mib": result, "above_mib": figures["peak_mib"] - result}
+    serve(lambda: call(frames), args.device, args.worker, warm=lambda: call(16))
 
 
 def _table(rows: list[dict[str, float]], args: argparse.Namespace) -> str:
@@ -80,9 +67,8 @@ def _table(rows: list[dict[str, float]], args: argparse.Namespace) -> str:
         lines.append(
             f"| {row['frames']} | {row['seconds']:.1f} | {row['result_mib']:.0f} | {row['above_mib']:.0f} | {ratio:.2f} |"
         )
-    command = "python " + " ".join(["benchmarks/long_clips.py", *sys.argv[1:]])
-    about = f"128 x 128, {args.steps} steps with guidance, {args.device}, {args.threads} threads. Made by"
-    return "\n".join([*lines, "", about, "", f"    {command}"])
+    about = f"128 x 128, {args.steps} steps with guidance, {args.device}, {args.threads} threads"
+    return "\n".join([*lines, *made_by(about)])
 
 
 if __name__ == "__main__":

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import json
+import os
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from videogen.files import replacing
+
+NO_YES_BOTH = {"no": (False,), "yes": (True,), "both": (False, True)}
+Turn = TypeVar("Turn")
+
+
+def machine_options(parser: argparse.ArgumentParser, report: str) -> None:
+    """The options that every side by side has: where it runs, and where its table goes; `report` says where that is wanted."""
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--report", type=Path, help=report)
 
 
 def measured(call: Callable[[], torch.Tensor], device: str) -> tuple[dict[str, float], torch.Tensor]:
@@ -88,17 +101,66 @@ def serve(
         print(json.dumps(figures), flush=True)
 
 
-def published(text: str, rows: Sequence[Any], report: Path | None) -> None:
-    """Print a table; where a report is asked for, write it there, and the rows into the .json beside it."""
-    print(text)
-    if report is None:
-        return
-    for path, content in ((report, text), (report.with_suffix(".json"), json.dumps(rows, indent=2))):
-        with replacing(path) as beside:
-            beside.write_text(content + "\n", encoding="utf-8")
+def alone(words: Sequence[str], *, warm: bool) -> dict[str, float]:
+    """The figures of one call in a process of its own, with or without a shorter one before it."""
+    worker = Worker(words)
+    if warm:
+        worker.ask("warm")
+    found = worker.ask()
+    worker.stop()
+    return found
+
+
+def turn(sides: Mapping[str, Callable[[], Turn]], number: int) -> dict[str, Turn]:
+    """One pair of calls; the one that comes first changes from pair to pair."""
+    names = list(sides)
+    return {name: sides[name]() for name in (names if number % 2 == 0 else names[::-1])}
 
 
 def taken_in_turn(workers: Mapping[str, Worker], pairs: int) -> list[dict[str, dict[str, float]]]:
-    """So many pairs of calls, the one that is asked first changing from pair to pair."""
-    names = list(workers)
-    return [{name: workers[name].ask() for name in (names if i % 2 == 0 else names[::-1])} for i in range(pairs)]
+    """So many pairs of calls, by turns; the workers end."""
+    runs = [turn({name: worker.ask for name, worker in workers.items()}, i) for i in range(pairs)]
+    for worker in workers.values():
+        worker.stop()
+    return runs
+
+
+def compared(runs: Sequence[Mapping[str, Mapping[str, float]]], peer: str, ours: str) -> dict[str, Any]:
+    """Medians of both sides, and the medians of the pairs' ratios, ours to the peer's."""
+
+    def ratio(key: str) -> float:
+        return statistics.median(run[ours][key] / max(run[peer][key], 1e-3) for run in runs)
+
+    medians = {
+        key: {side: statistics.median(run[side][key] for run in runs) for side in (peer, ours)}
+        for key in ("seconds", "peak_mib")
+    }
+    return {**medians, "time_ratio": ratio("seconds"), "memory_ratio": ratio("peak_mib")}
+
+
+def cells(row: Mapping[str, Any], peer: str, ours: str, digits: int = 1) -> str:
+    """What a table says of `compared`: seconds of both and their ratio, MiB of both and their ratio."""
+    s, m = row["seconds"], row["peak_mib"]
+    time_told = f"{s[peer]:.{digits}f} | {s[ours]:.{digits}f} | {row['time_ratio']:.2f}"
+    return f"{time_told} | {m[peer]:.0f} | {m[ours]:.0f} | {row['memory_ratio']:.2f}"
+
+
+def command() -> str:
+    """The command that is running."""
+    return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+
+
+def made_by(about: str) -> list[str]:
+    """The lines under a table: what was measured, and the command."""
+    return ["", f"{about}. Made by", "", f"    {command()}"]
+
+
+def published(text: str, report: Path | None, rows: Sequence[Any] | None = None) -> None:
+    """Print a table; where a report is asked for, write it there, and the rows, if any, into the .json beside it."""
+    print(text)
+    if report is None:
+        return
+    contents = {report: text} | ({} if rows is None else {report.with_suffix(".json"): json.dumps(rows, indent=2)})
+    for path, content in contents.items():
+        with replacing(path) as beside:
+            beside.write_text(content + "\n", encoding="utf-8")

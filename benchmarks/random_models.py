@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,6 +54,16 @@ def stable_diffusion(widths: str) -> dict[str, Any]:
         "tokenizer": tokenizer,
         "scheduler": scheduler,
     }
+
+
+def save_stable_diffusion(widths: str, folder: Path) -> None:
+    """The same as a folder in diffusers' layout, without the safety checker."""
+    import videogen.foreign
+
+    from diffusers import StableDiffusionPipeline
+
+    absent = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    StableDiffusionPipeline(**stable_diffusion(widths), **absent).save_pretrained(folder)
 
 
 def motion_adapter(widths: str) -> Any:

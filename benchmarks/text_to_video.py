@@ -12,16 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import Worker, published, serve, taken_in_turn
+from measuring import NO_YES_BOTH, Worker, cells, compared, machine_options, made_by, published, serve, taken_in_turn
 from random_models import WIDTHS, motion_adapter, stable_diffusion
 
 PROMPT = "a red circle moving right"
@@ -38,8 +35,7 @@ def main() -> None:
         folder = Path(holder) / "model"
         _write_model(folder, args.widths)
         rows = [_pairs(folder, args, *setting) for setting in _settings(args)]
-    table = _table(rows, args)
-    published(table, rows, args.report)
+    published(_table(rows, args), args.report, rows)
 
 
 def _arguments() -> argparse.Namespace:
@@ -47,21 +43,18 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--widths", choices=WIDTHS, default="sd15")
     parser.add_argument("--frames", type=int, nargs="+", default=[8, 16])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
-    parser.add_argument("--compiled", choices=["no", "yes", "both"], default="no")
+    parser.add_argument("--compiled", choices=NO_YES_BOTH, default="no")
     parser.add_argument("--side", type=int, default=256, help="pixels")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--report", type=Path, help="docs/benchmarks_text_to_video.md; a .json is written beside it")
+    machine_options(parser, "docs/benchmarks_text_to_video.md; a .json is written beside it")
     parser.add_argument("--worker", choices=LIBRARIES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def _settings(args: argparse.Namespace) -> list[tuple[int, str, bool]]:
-    compiled = {"no": (False,), "yes": (True,), "both": (False, True)}[args.compiled]
-    return [(frames, dtype, c) for c in compiled for dtype in args.dtypes for frames in args.frames]
+    return [(frames, dtype, c) for c in NO_YES_BOTH[args.compiled] for dtype in args.dtypes for frames in args.frames]
 
 
 def _write_model(folder: Path, widths: str) -> None:
@@ -78,18 +71,9 @@ def _pairs(folder: Path, args: argparse.Namespace, frames: int, dtype: str, comp
     first = {name: worker.ask() for name, worker in workers.items()}
     runs = taken_in_turn(workers, args.pairs)
     outputs = [torch.load(folder / f"{name}.pt", weights_only=True) for name in LIBRARIES]
-    for worker in workers.values():
-        worker.stop()
-
-    def ratio(key: str) -> float:
-        return statistics.median(run["videogen"][key] / run["diffusers"][key] for run in runs)
-
     row = {
         "frames": frames, "dtype": dtype, "compiled": compiled, "device": args.device, "widths": args.widths,
-        "seconds": {name: statistics.median(run[name]["seconds"] for run in runs) for name in LIBRARIES},
-        "first_seconds": {name: first[name]["seconds"] for name in LIBRARIES},
-        "peak_mib": {name: statistics.median(run[name]["peak_mib"] for run in runs) for name in LIBRARIES},
-        "time_ratio": ratio("seconds"), "memory_ratio": ratio("peak_mib"),
+        **compared(runs, *LIBRARIES), "first_seconds": {name: first[name]["seconds"] for name in LIBRARIES},
         "largest_difference": float((outputs[0] - outputs[1]).abs().max()), "largest_value": float(outputs[0].abs().max()),
     }  # fmt: skip
     print(json.dumps(row), flush=True)
@@ -153,15 +137,13 @@ def _table(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        s, m = row["seconds"], row["peak_mib"]
         lines.append(
-            f"| {row['frames']} | {row['dtype']} | {'yes' if row['compiled'] else 'no'} | {s['diffusers']:.1f} | {s['videogen']:.1f} "
-            f"| {row['time_ratio']:.2f} | {m['diffusers']:.0f} | {m['videogen']:.0f} | {row['memory_ratio']:.2f} | {row['largest_difference']:.1e} |"
+            f"| {row['frames']} | {row['dtype']} | {'yes' if row['compiled'] else 'no'} | {cells(row, *LIBRARIES)} "
+            f"| {row['largest_difference']:.1e} |"
         )
     about = f"{args.widths} widths, {args.side} x {args.side}, {args.steps} steps with guidance, {args.device}, {args.threads} threads, "
     about += f"PyTorch {torch.__version__}, median of {args.pairs} pairs"
-    command = "python " + " ".join(["benchmarks/text_to_video.py", *sys.argv[1:]])
-    return "\n".join([*lines, "", about + ". Made by", "", f"    {command}"])
+    return "\n".join([*lines, *made_by(about)])
 
 
 if __name__ == "__main__":

@@ -14,17 +14,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import Worker, published, serve, taken_in_turn
-from random_models import WIDTHS, motion_adapter, stable_diffusion
+from measuring import NO_YES_BOTH, Worker, cells, compared, machine_options, made_by, published, serve, taken_in_turn
+from random_models import WIDTHS, motion_adapter, save_stable_diffusion
 
 LOOPS = ("diffusers", "videogen")
 RATE, BETAS, DECAY, CLIP = 1e-4, (0.9, 0.999), 1e-2, 1.0
@@ -39,24 +36,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as holder:
         folder = Path(holder) / "model"
         _write_model(folder, args.widths)
-        recomputed = {"no": (False,), "yes": (True,), "both": (False, True)}[args.checkpointing]
-        rows = [_pairs(folder, args, dtype, on) for on in recomputed for dtype in args.dtypes]
-    table = _table(rows, args)
-    published(table, rows, args.report)
+        rows = [_pairs(folder, args, dtype, on) for on in NO_YES_BOTH[args.checkpointing] for dtype in args.dtypes]
+    published(_table(rows, args), args.report, rows)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--widths", choices=WIDTHS, default="sd15")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
-    parser.add_argument("--checkpointing", choices=["no", "yes", "both"], default="both", help="gradient checkpointing")
+    parser.add_argument("--checkpointing", choices=NO_YES_BOTH, default="both", help="gradient checkpointing")
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--batch", type=int, default=1, help="clips")
     parser.add_argument("--side", type=int, default=256, help="pixels")
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--report", type=Path, help="docs/benchmarks_training.md; a .json is written beside it")
+    machine_options(parser, "docs/benchmarks_training.md; a .json is written beside it")
     parser.add_argument("--worker", choices=LOOPS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -64,15 +57,10 @@ def _arguments() -> argparse.Namespace:
 
 def _write_model(folder: Path, widths: str) -> None:
     """A random model in diffusers' layout, and one captioned clip, since our recipe wants data to open."""
-    import videogen.foreign
-
-    from diffusers import StableDiffusionPipeline
-
     from videogen import video
     from videogen.clip import Clip
 
-    parts = stable_diffusion(widths) | {"safety_checker": None, "feature_extractor": None}
-    StableDiffusionPipeline(**parts, requires_safety_checker=False).save_pretrained(folder)
+    save_stable_diffusion(widths, folder)
     motion_adapter(widths).save_pretrained(folder / "motion_adapter")
     (folder / "clips").mkdir()
     video.write(folder / "clips" / "a.mp4", Clip(torch.zeros(16, 3, 64, 64)))
@@ -88,17 +76,9 @@ def _pairs(folder: Path, args: argparse.Namespace, dtype: str, recomputed: bool)
             worker.ask()
             losses[name].append(float(torch.load(folder / f"{name}.pt", weights_only=True)))
     runs = taken_in_turn(workers, args.pairs)
-    for worker in workers.values():
-        worker.stop()
-
-    def ratio(key: str) -> float:
-        return statistics.median(run["videogen"][key] / run["diffusers"][key] for run in runs)
-
     row = {
         "dtype": dtype, "checkpointing": recomputed, "device": args.device, "widths": args.widths,
-        "seconds": {name: statistics.median(run[name]["seconds"] for run in runs) for name in LOOPS},
-        "peak_mib": {name: statistics.median(run[name]["peak_mib"] for run in runs) for name in LOOPS},
-        "time_ratio": ratio("seconds"), "memory_ratio": ratio("peak_mib"), "losses": losses,
+        **compared(runs, *LOOPS), "losses": losses,
     }  # fmt: skip
     print(json.dumps(row), flush=True)
     return row
@@ -115,17 +95,8 @@ def _worker(name: str, folder: Path, args: argparse.Namespace, dtype: str, recom
         "--batch",
         str(args.batch),
     ]
-    words += [
-        "--side",
-        str(args.side),
-        "--widths",
-        args.widths,
-        "--device",
-        args.device,
-        "--threads",
-        str(args.threads),
-    ]
-    return Worker(words)
+    words += ["--side", str(args.side), "--widths", args.widths]
+    return Worker([*words, "--device", args.device, "--threads", str(args.threads)])
 
 
 def _work(args: argparse.Namespace) -> None:
@@ -233,16 +204,13 @@ def _table(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        s, m = row["seconds"], row["peak_mib"]
         first = " and ".join(f"{row['losses'][name][0]:.6f}" for name in LOOPS)
         lines.append(
-            f"| {row['dtype']} | {'yes' if row['checkpointing'] else 'no'} | {s['diffusers']:.2f} | {s['videogen']:.2f} | {row['time_ratio']:.2f} "
-            f"| {m['diffusers']:.0f} | {m['videogen']:.0f} | {row['memory_ratio']:.2f} | {first} |"
+            f"| {row['dtype']} | {'yes' if row['checkpointing'] else 'no'} | {cells(row, *LOOPS, digits=2)} | {first} |"
         )
     about = f"{args.widths} widths, {args.batch} clip(s) of {args.frames} frames, {args.side} x {args.side}, {args.device}, {args.threads} threads, "
     about += f"PyTorch {torch.__version__}, median of {args.pairs} pairs"
-    command = "python " + " ".join(["benchmarks/training.py", *sys.argv[1:]])
-    return "\n".join([*lines, "", about + ". Made by", "", f"    {command}"])
+    return "\n".join([*lines, *made_by(about)])
 
 
 if __name__ == "__main__":
