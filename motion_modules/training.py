@@ -77,10 +77,10 @@ class Settings(Strict):
     positions: int = 32
     clips: int = 4000
     phases: tuple[Phase, ...] = (
-        Phase(0.06, 4, 24, 0.95),
-        Phase(0.3, 4, 24, 0.25, 0.6),
-        Phase(0.6, 8, 16, 0.15, 0.45),
-        Phase(1.0, 16, 8, 0.05, 0.3),
+        Phase(0.03, 4, 24, 0.8, 0.1),
+        Phase(0.25, 4, 24, 0.3, 0.5),
+        Phase(0.4, 8, 16, 0.06, 0.5),
+        Phase(1.0, 16, 8, 0.04, 0.45),
     )
     noise_power: float = 0.7  # below 1: more often at high noise, where the direction is decided
     single_power: float = 0.05  # for frames by themselves, whose places are open at t of 900 and more
