@@ -50,7 +50,7 @@ def _work(frames: int, args: argparse.Namespace) -> None:
 
     def call(count: int) -> torch.Tensor:
         made: torch.Tensor = pipe(
-            PROMPT, num_frames=count, num_inference_steps=args.steps, seed=0, progress=False
+            PROMPT, num_frames=count, num_inference_steps=args.steps, seed=0, output_type="pt", progress=False
         ).frames
         return made
 
