@@ -14,7 +14,8 @@ from videogen.cli import options
 from videogen.errors import InputError
 
 if TYPE_CHECKING:
-    from videogen.data.settings import Data
+    from videogen.data.cache import Filled
+    from videogen.data.settings import Data, Whole
 
 
 class Action(str, Enum):
@@ -40,14 +41,14 @@ def data(
     from videogen.cli.folders import config_file
     from videogen.training.config import load
 
-    section, model, seed = settings(load(config_file(config), overrides or ()))
+    whole = settings(load(config_file(config), overrides or ()))
     if action is Action.check:
-        _check(section, seed, out, quick, quiet)
+        _check(whole.data, whole.seed, out, quick, quiet)
     else:
-        _cache(section, seed, model, device, prune, quiet)
+        _cache(whole, device, prune, quiet)
 
 
-def settings(values: dict[str, Any]) -> tuple[Data, str | None, int]:
+def settings(values: dict[str, Any]) -> Whole:
     """The data, the model's name and the seed of a configuration; in a training's they stand under `settings`.
 
     Raises InputError for a wrong key or value, and where there is no section `data`.
@@ -57,13 +58,11 @@ def settings(values: dict[str, Any]) -> tuple[Data, str | None, int]:
 
     inner = values.get("settings")
     if "data" not in values and isinstance(inner, dict) and "data" in inner:
-        values = {"data": inner["data"], "seed": values.get("seed", 0)} | {
-            k: inner[k] for k in ("model",) if k in inner
-        }
+        values = {"seed": values.get("seed", 0)} | {k: inner[k] for k in ("data", "stills", "model") if k in inner}
     if "data" not in values:
         raise InputError("configuration: it has no section data, which names the sources of clips")
-    whole = validate(Whole, values)
-    return whole.data, whole.model, whole.seed
+    whole: Whole = validate(Whole, values)
+    return whole
 
 
 def _check(section: Data, seed: int, out: Path, quick: bool, quiet: bool) -> None:
@@ -82,20 +81,27 @@ def _check(section: Data, seed: int, out: Path, quick: bool, quiet: bool) -> Non
         )
 
 
-def _cache(section: Data, seed: int, model: str | None, device: str, prune: bool, quiet: bool) -> None:
+def _cache(whole: Whole, device: str, prune: bool, quiet: bool) -> None:
     from videogen.data.cache import cache_of, fill
     from videogen.data.clips import Clips
     from videogen.data.encoders import ModelEncoders
 
-    folder = cache_of(section).folder
-    if model is None:
+    sections = whole.cached or (whole.data,)
+    folders = [cache_of(section).folder for section in sections]
+    if whole.model is None:
         raise InputError(
             "the configuration names no model whose VAE and text encoder are to be used; give model: FOLDER"
         )
-    clips = Clips(section, seed)
-    encoders = ModelEncoders(model, device)
-    with bar(quiet) as tell:
-        done = fill(clips, encoders, tell, prune=prune)
+    clips = [Clips(section, whole.seed) for section in sections]
+    encoders = ModelEncoders(whole.model, device)
+    for folder, some in zip(folders, clips, strict=True):
+        others = [other for other in clips if other is not some]
+        with bar(quiet) as tell:
+            done = fill(some, encoders, tell, prune=prune, beside=others)
+        _tell_filled(folder, done)
+
+
+def _tell_filled(folder: Path, done: Filled) -> None:
     typer.echo(
         f"{folder}: {done.clips} clips, {done.new_clips} encoded now; {done.captions} captions, {done.new_captions} encoded now"
     )

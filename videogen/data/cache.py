@@ -144,11 +144,13 @@ def fill(
     tell: Callable[[int, int], None] = lambda done, total: None,
     *,
     prune: bool = False,
+    beside: Sequence[Clips] = (),
 ) -> Filled:
     """Encode what the cache of a configuration lacks. Other processes may do the same at the same time; it can be stopped and called again.
 
-    tell   takes how many rows are done, of how many
-    prune  delete what this configuration does not need: it may be another's
+    tell    takes how many rows are done, of how many
+    prune   delete what this configuration does not need: it may be another's
+    beside  the configuration's other sections, which may have the same cache
 
     Raises InputError where the cache cannot be written; what is in it stays.
     """
@@ -160,6 +162,9 @@ def fill(
         with contextlib.suppress(InputError):  # what went wrong first is told
             contents.save()
         raise
+    for other in beside:
+        if other.data.cache and other.data.cache.folder.resolve() == folder.resolve():
+            keys |= _keys(other.data, encoders, contents, wanted(other))[0].keys()
     contents.save()
     captions = sorted({"", *(caption for one in rows for caption in one.row.captions)}) if cache_of(data).text else []
     told = _encode_captions(data, encoders, Store(folder / "text"), captions)

@@ -146,8 +146,17 @@ class Data(Strict):
 
 
 class Whole(Strict):
-    """What `videogen data` needs of a configuration. `model` has the VAE and the text encoder that a cache is filled with."""
+    """What `videogen data` needs of a configuration. `model` has the VAE and the text encoder that caches are filled with.
+
+    stills  the second section of trainings that read pictures beside the clips
+    """
 
     data: Data
+    stills: Data | None = None
     model: str | None = None
     seed: int = 0
+
+    @property
+    def cached(self) -> tuple[Data, ...]:
+        """The sections that have a cache."""
+        return tuple(section for section in (self.data, self.stills) if section and section.cache)

@@ -97,6 +97,35 @@ def test_cache_fills_and_then_finds_nothing_to_do(run: Run, films: Path, tmp_pat
     assert "5 clips, 0 encoded now; 5 captions, 0 encoded now" in second.out
 
 
+@pytest.mark.parametrize("cache", ["of_stills", "cache"])
+def test_cache_fills_that_of_the_stills_too_and_prunes_neither(
+    run: Run, films: Path, tmp_path: Path, cache: str
+) -> None:
+    folders.stable_diffusion(tmp_path / "model")
+    pictures = tmp_path / "pictures"
+    for i in range(2):
+        picture(pictures / f"{i}.png", 5 * i)
+        (pictures / f"{i}.txt").write_text(f"picture {i}")
+    path = config(tmp_path, films, cache={"folder": str(tmp_path / "cache")}, broken=0.5)
+    values = yaml.safe_load(path.read_text())
+    own = {
+        "sources": [{"layout": "pairs", "folder": str(pictures)}],
+        "frames": 1,
+        "cache": {"folder": str(tmp_path / cache)},
+    }
+    values["settings"] |= {"model": str(tmp_path / "model"), "stills": values["settings"]["data"] | own}
+    path.write_text(yaml.safe_dump(values))
+    lines = [run("data", "cache", path, "--quiet", *prune).out for prune in ((), ("--prune",), ())]
+    assert f"{tmp_path / cache}: 2 clips, 2 encoded now" in lines[0]
+    for later in lines[1:]:
+        assert "5 clips, 0 encoded now" in later
+        assert f"{tmp_path / cache}: 2 clips, 0 encoded now" in later
+        assert "does not need" not in later
+    del values["settings"]["data"]["cache"]
+    path.write_text(yaml.safe_dump(values))
+    assert run("data", "cache", path, "--quiet").out.startswith(f"{tmp_path / cache}: 2 clips, 0 encoded now")
+
+
 def test_cache_needs_a_folder_and_a_model(run: Run, films: Path, tmp_path: Path) -> None:
     path = config(tmp_path, films)
     assert "names no cache" in error_line(run("data", "cache", path, "--quiet"))
