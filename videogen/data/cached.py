@@ -52,7 +52,8 @@ class LatentBatch:
 class CachedClips:
     """The clips of a configuration, out of its cache. `encoders` only say which weights the entries must be of; nothing is encoded.
 
-    Opening looks every clip up. Raises InputError where the cache lacks one, or has it of other bytes, weights or settings.
+    Opening looks every clip up. Raises InputError where the cache lacks one, or has it of other bytes, weights or settings, and where no clip of
+    a bucket can be read.
     """
 
     def __init__(self, data: Data, seed: int, encoders: Encoders) -> None:
@@ -87,6 +88,8 @@ class CachedClips:
                 f"the cache {cache_of(self.data).folder} lacks {lacking} of {total} clips and their captions, or has them of other files, weights or "
                 "settings; run videogen data cache with this configuration"
             )
+        if empty := [bucket.shape for bucket in self.clips.plan.buckets if bucket.shape not in self.latent]:
+            raise InputError(f"of the clips that are to be {empty[0]} none can be read; videogen data check lists them")
 
     @property
     def data(self) -> Data:

@@ -175,6 +175,12 @@ def test_a_broken_clip_is_remembered_as_broken(folder: Path) -> None:
     for batch in batches:
         assert [key == "1.mp4" for key in batch.keys] == [count == 0 for count in batch.counts.tolist()]
 
+    for i in range(5):
+        (folder / f"{i}.mp4").write_bytes(b"no film" * (i + 1))
+    assert filled(settings, Toy()).broken == 5
+    with pytest.raises(InputError, match="of the clips that are to be 4 x 32 x 32 none can be read"):
+        CachedClips(settings, 0, Toy())
+
 
 FILLER = """
 import sys
