@@ -2,15 +2,19 @@
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")  # before torch is imported; child processes inherit it
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; child processes inherit it
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import random
+import signal
 
 import numpy
 import pytest
 import torch
+
+# A shell starts its background jobs with Ctrl-C ignored, and children inherit that; tests that interrupt a child want it heard.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
