@@ -84,9 +84,7 @@ class Settings(Strict):
     )
     noise_power: float = 0.7  # below 1: more often at high noise, where the direction is decided
     single_power: float = 0.05  # for frames by themselves, whose places are open at t of 900 and more
-    focus_power: float = (
-        0.08  # for clips of travelling scenes: more frames show a place sooner, so it is open at less noise yet
-    )
+    focus_power: float = 0.2  # for clips of travelling scenes: frames together show a track at t of 700 to 930
     mixed_share: float = Field(
         0.2, ge=0, le=1
     )  # of the steps on clips, on such as are not in fours and may have two objects
@@ -101,7 +99,7 @@ class Settings(Strict):
     still_share: float = Field(0.25, ge=0, lt=1)  # of the steps, in which those learn from stills with the modules off
     stills: int = 48_000
     judged: int = 64
-    aside: int = 8  # travelling fours kept out of training, to see what of their difference is missed
+    aside: int = Field(8, gt=0)  # travelling fours kept out of training, to see what of their difference is missed
     made: int = 16  # clips that are made from captions and measured
 
 
@@ -133,8 +131,9 @@ class Motion:
             near_in_time(self.root)
         self.setting = Setting(s.model, device)
         frames = tuple(range(FRAMES))
-        self.data = self.setting.latents(Order(s.clips, seed=1, frames=frames, twins="motion"), s.store)
-        self.travelling, self.aside = halves(travelling(self.data), s.aside)
+        clips = self.setting.latents(Order(s.clips, seed=1, frames=frames, twins="motion"), s.store)
+        self.data, self.aside = put_aside(clips, s.aside)
+        self.travelling = travelling(self.data)
         self.mixed = self.setting.latents(Order(s.clips // 4, seed=2, frames=frames), s.store)
         self.held_out = self.setting.latents(Order(s.judged, JUDGE_SEED, frames), s.store)
         if s.image != "frozen":
@@ -283,21 +282,25 @@ def moving(held_out: Latents) -> tuple[Scenes, Latents]:
 
 def travelling(data: Latents) -> Latents:
     """The fours that go the four ways on a plain background, whose places are known: all that differs among them is what a direction's word tells."""
+    return data.fours(_travel(data))
+
+
+def put_aside(data: Latents, count: int) -> tuple[Latents, Latents]:
+    """The data without the last `count` of the travelling fours (at most half of these), and those. Raises InputError where there are not two."""
+    places = _travel(data).nonzero()[:, 0]
+    if len(places) < 2:
+        raise InputError(
+            "settings.clips: among so few are not two fours that go the four ways on a plain background; give some hundred"
+        )
+    aside = torch.zeros(len(data.latents) // data.together, dtype=torch.bool)
+    aside[places[-min(count, len(places) // 2) :]] = True
+    return data.fours(~aside), data.fours(aside)
+
+
+def _travel(data: Latents) -> Tensor:
     ways = torch.tensor([MOTIONS.index(name) for name in DIRECTIONS])
     clear = torch.isin(data.scenes.motion[:, 0], ways) & ranges(data.scenes).flatten(1).any(1)
-    fours = clear.view(-1, data.together).all(1)
-    if not fours.any():
-        raise InputError(
-            "settings.clips: among so few there are none that go the four ways on a plain background; give some hundred"
-        )
-    return data.fours(fours)
-
-
-def halves(data: Latents, aside: int) -> tuple[Latents, Latents]:
-    """Most of the scenes that belong together, and the last `aside` groups of them (at most half)."""
-    groups = len(data.latents) // data.together
-    later = torch.arange(groups) >= groups - min(aside, groups // 2)
-    return data.fours(~later), data.fours(later)
+    return clear.view(-1, data.together).all(1)
 
 
 @torch.no_grad()

@@ -13,13 +13,14 @@ from motion_modules.training import (
     Phase,
     Settings,
     drawn,
-    halves,
     near_in_time,
     positions_of,
+    put_aside,
     travelling,
     turned,
 )
 from tests import tiny_world
+from videogen.errors import InputError
 from videogen.models.unet import UNet, UNetConfig
 from videogen.shapes import sample
 from videogen.shapes import world as shapes
@@ -111,13 +112,16 @@ def test_what_travels_differs_in_its_direction_alone_and_its_places_are_known() 
         assert torch.equal(values, values[:, :1].expand_as(values))
 
 
-def test_fours_put_aside_are_whole_and_not_trained_on() -> None:
-    scenes = twins(40, "motion", generator=torch.Generator().manual_seed(0))
-    marks = torch.arange(40.0)[:, None, None, None, None]
-    kept, aside = halves(Latents(scenes, marks, marks[:, :, 0], marks[:, 0], together=4), 3)
-    assert kept.latents.flatten().tolist() == list(range(28))
-    assert aside.latents.flatten().tolist() == list(range(28, 40))
+def test_fours_put_aside_travel_and_are_trained_on_in_no_step() -> None:
+    scenes = twins(400, "motion", generator=torch.Generator().manual_seed(0))
+    marks = torch.arange(400.0)[:, None, None, None, None]
+    data = Latents(scenes, marks, marks[:, :, 0], marks[:, 0], together=4)
+    kept, aside = put_aside(data, 3)
+    assert aside.latents.flatten().tolist() == travelling(data).latents.flatten().tolist()[-12:]
+    assert sorted([*kept.latents.flatten().tolist(), *aside.latents.flatten().tolist()]) == list(range(400))
     assert kept.together == aside.together == 4
+    with pytest.raises(InputError, match=r"settings\.clips"):
+        put_aside(aside.fours(torch.tensor([True, False, False])), 3)
 
 
 def test_fresh_modules_attend_most_to_their_own_frame_and_less_the_farther_one_is() -> None:
