@@ -45,6 +45,9 @@ def _recomputed(module: Any) -> int:
 
 
 def compile_blocks(root: nn.Module) -> None:
-    """Compile each block in place (`nn.Module.compile`), or `root` whole where it has none; parameters keep their names."""
+    """Compile each block in place (`nn.Module.compile`), or `root` whole where it has none; parameters keep their names.
+
+    Each shape that comes is compiled by itself: a recipe's batches have few, and Inductor (2.13) fails on strides of attention with symbolic sizes.
+    """
     for block in list(blocks(root)) or [root]:
-        block.compile()
+        block.compile(dynamic=False)
