@@ -86,14 +86,20 @@ def test_stable_diffusion_equals_diffusers(sd: TextSide, negative: str | None) -
     assert not given.vector
 
 
+def assert_equals_sdxl(side: TextSide, ours: dict[str, object], **theirs: object) -> None:
+    """Tokens and pooled vectors of both sides are those of diffusers' SDXL pipeline."""
+    pipe = empty_pipeline(StableDiffusionXLPipeline, side, force_zeros_for_empty_prompt=True)
+    expected = pipe.encode_prompt(PROMPTS, device="cpu", **theirs)
+    given, null = side(PROMPTS, **ours)
+    mine = (given.tokens["text"], null.tokens["text"], given.vector["text"], null.vector["text"])
+    for found, wanted in zip(mine, expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("negative", [None, "", "a green cat"])
 def test_sdxl_equals_diffusers(sdxl: TextSide, negative: str | None) -> None:
-    pipe = empty_pipeline(StableDiffusionXLPipeline, sdxl, force_zeros_for_empty_prompt=True)
-    tokens, null_tokens, pooled, null_pooled = pipe.encode_prompt(PROMPTS, device="cpu", negative_prompt=negative)
-    given, null = sdxl(PROMPTS, negative)
-    ours = (given.tokens["text"], null.tokens["text"], given.vector["text"], null.vector["text"])
-    for mine, theirs in zip(ours, (tokens, null_tokens, pooled, null_pooled), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)
+    assert_equals_sdxl(sdxl, {"negatives": negative}, negative_prompt=negative)
+    given, _ = sdxl(PROMPTS, negative)
     assert given.tokens["text"].shape == (2, 77, 72)
     assert given.vector["text"].shape == (2, 24)
 
@@ -113,7 +119,8 @@ def test_skipped_layers_are_those_of_the_prompt_as_in_diffusers(
         torch.testing.assert_close(mine, other, rtol=0, atol=1e-6)
     assert torch.equal(null.tokens["text"], sd(PROMPTS, "a green cat")[1].tokens["text"])
     assert not torch.equal(given.tokens["text"], sd(PROMPTS)[0].tokens["text"])
-    equals_sdxl(sdxl, {"clip_skip": skip}, clip_skip=skip, negative_prompt="a green cat")
+    ours = {"negatives": "a green cat", "clip_skip": skip}
+    assert_equals_sdxl(sdxl, ours, negative_prompt="a green cat", clip_skip=skip)
 
 
 @pytest.mark.parametrize("second", ["a cat", ["a cat", ""], ""])
@@ -122,17 +129,8 @@ def test_second_prompts_equal_diffusers(sdxl: TextSide, second: str | list[str],
     theirs = {"prompt_2": second, "negative_prompt": "a green cat", "negative_prompt_2": negative_second}
     # diffusers takes lists only beside lists
     theirs = {name: [text] * 2 if isinstance(text, str) and text else text for name, text in theirs.items()}
-    equals_sdxl(sdxl, {"second": second, "negative_second": negative_second}, **theirs)
-
-
-def equals_sdxl(side: TextSide, ours: dict[str, object], **theirs: object) -> None:
-    """Tokens and pooled vectors of both sides are those of diffusers' SDXL pipeline."""
-    pipe = empty_pipeline(StableDiffusionXLPipeline, side, force_zeros_for_empty_prompt=True)
-    expected = pipe.encode_prompt(PROMPTS, device="cpu", **theirs)
-    given, null = side(PROMPTS, "a green cat", **ours)
-    mine = (given.tokens["text"], null.tokens["text"], given.vector["text"], null.vector["text"])
-    for found, wanted in zip(mine, expected, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+    ours = {"negatives": "a green cat", "second": second, "negative_second": negative_second}
+    assert_equals_sdxl(sdxl, ours, **theirs)
 
 
 def test_a_second_negative_prompt_alone_is_not_zeros(sdxl: TextSide) -> None:
