@@ -44,7 +44,11 @@ TEXT = {
     "sdxl_refiner_single": {"text_encoder_2": ("conditioner.embedders.0.model.", True)},
 }
 
-CACHED_TOKENIZERS = ("openai/clip-vit-large-patch14", "stable-diffusion-v1-5/stable-diffusion-v1-5")
+CACHED_TOKENIZERS = {
+    "openai/clip-vit-large-patch14": "vocab.json",
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": "tokenizer/vocab.json",
+}
+"""Repositories that have CLIP's tokenizer, and the file by which it is known that the local cache has it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,33 +185,29 @@ def find_tokenizer(folder: str | Path | None, *, zero_pads: bool = False) -> CLI
     """CLIP's tokenizer from `folder` (or its `tokenizer/`), else from the local cache.
 
     zero_pads: OpenCLIP's encoders fill up with id 0 ("!"), OpenAI's with the end token. Raises InputError where there
-    is none.
+    is none, or where it cannot be read.
     """
-    import videogen.foreign
-
-    from transformers import CLIPTokenizer
-
     from videogen.models.text import read_tokenizer
 
-    if folder is not None:
-        inner = Path(folder) / "tokenizer"
-        found = read_tokenizer(inner if inner.is_dir() else folder)
-    else:
-        for name in CACHED_TOKENIZERS:
-            try:
-                found = CLIPTokenizer.from_pretrained(
-                    name, subfolder="tokenizer" if "diffusion" in name else "", local_files_only=True
-                )
-                break
-            except Exception:  # not in the cache: whatever the library raises
-                continue
-        else:
-            raise InputError(
-                "a single file has no tokenizer and none is in the cache; give --tokenizer DIR, "
-                "the tokenizer folder of any Stable Diffusion model (vocab.json and merges.txt)"
-            )
+    if folder is None:
+        folder = _cached_tokenizer()
+    inner = Path(folder) / "tokenizer"
+    found = read_tokenizer(inner if inner.is_dir() else folder)
     found.pad_token = "!" if zero_pads else found.eos_token
     return found
+
+
+def _cached_tokenizer() -> Path:
+    from huggingface_hub import try_to_load_from_cache
+
+    for repository, file in CACHED_TOKENIZERS.items():
+        found = try_to_load_from_cache(repository, file)
+        if isinstance(found, str):
+            return Path(found).parent
+    raise InputError(
+        "a single file has no tokenizer and none is in the cache; give --tokenizer DIR, "
+        "the tokenizer folder of any Stable Diffusion model (vocab.json and merges.txt)"
+    )
 
 
 def _preset(

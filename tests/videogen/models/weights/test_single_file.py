@@ -1,11 +1,13 @@
 """Single files: names and shapes of the full-size lists, and values of small models written in the original layout."""
 
 import dataclasses
+import json
 import re
 
 import pytest
 import torch
 
+from tests import folders
 from videogen.errors import InputError
 from videogen.models.presets import PRESETS
 from videogen.models.unet import UNet
@@ -289,6 +291,23 @@ def test_other_files_and_other_forms_are_refused(tmp_path, monkeypatch):
 
 
 def test_no_tokenizer_is_one_line_that_says_which_to_get(tmp_path, monkeypatch):
-    monkeypatch.setattr(single_file, "CACHED_TOKENIZERS", ())
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(InputError, match="give --tokenizer DIR"):
+        single_file.find_tokenizer(None)
+
+
+@pytest.mark.parametrize("repository", single_file.CACHED_TOKENIZERS)
+def test_the_tokenizer_in_the_cache_is_found_and_a_broken_one_is_named(tmp_path, monkeypatch, repository):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    cached = tmp_path / f"models--{repository.replace('/', '--')}"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("0123")
+    folder = (cached / "snapshots" / "0123" / single_file.CACHED_TOKENIZERS[repository]).parent
+    wanted = folders.tokenizer()
+    folder.mkdir(parents=True)
+    (folder / "vocab.json").write_text(json.dumps(wanted.get_vocab()))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    assert single_file.find_tokenizer(None)("a cat").input_ids == wanted("a cat").input_ids
+    (folder / "vocab.json").write_text("{")
+    with pytest.raises(InputError, match=rf"the tokenizer in {re.escape(str(folder))} cannot be read"):
         single_file.find_tokenizer(None)
