@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from videogen import options
 from videogen.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,10 +29,8 @@ def editing(
     minutes: Annotated[
         float | None, typer.Option(min=0, help="Begin no clip after so many; the same command goes on. 0 only reports.")
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="`shapes` (the miniature), a model folder, a hub id or a file.")
-    ] = "shapes",
-    motion: Annotated[str | None, typer.Option(help="Motion module: a file, a folder, or `none`.")] = None,
+    model: Annotated[str, options.MEASURED_MODEL] = "shapes",
+    motion: Annotated[str | None, options.MOTION] = None,
     frames: Annotated[int, typer.Option(min=4, help="Frames of a clip; some methods take every second.")] = 16,
     steps: Annotated[int, typer.Option(min=1, help="Sampling and inversion steps.")] = 50,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale of edits; the model's own by default.")] = None,
@@ -42,21 +41,17 @@ def editing(
     inner_steps: Annotated[int, typer.Option(min=0, help="Steps of null-text inversion at each time, at most.")] = 10,
     seed: Annotated[int, typer.Option(help="Another seed draws other clips and prompts.")] = 0,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps, ...")] = "cpu",
-    out: Annotated[Path, typer.Option(help="Folder of the measured clips; the same command continues there.")] = Path(
-        "out/editing"
-    ),
-    report: Annotated[
-        Path | None, typer.Option(help="FILE.md whose section is written, with FILE.json and pictures beside it.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    device: Annotated[str, options.DEVICE] = "cpu",
+    out: Annotated[Path, options.MEASURED_CLIPS] = Path("out/editing"),
+    report: Annotated[Path | None, options.REPORT] = None,
+    quiet: Annotated[bool, options.QUIET_BAR] = False,
 ) -> None:
     """Edit clips of the shapes world by every method, read the edits back from their pixels, and report what was done and what stayed.
 
     It can be stopped at any time: the same command goes on where it was. Several can fill one folder at once, each with
     its own --method; a last one with --minutes 0 reports on all.
     """
-    options = dict(locals())
+    chosen = dict(locals())
     from editors.evidence.methods import MEASURED
     from editors.evidence.runs import Plan, Rows
     from editors.evidence.trials import EDITS, FROM_TEXT, RECONSTRUCTION
@@ -69,7 +64,7 @@ def editing(
     )  # fmt: skip
     if report is not None:
         document.check(report)
-    shop = open_shop(options)
+    shop = open_shop(chosen)
     settings = {
         "seed": seed, "frames": frames, "steps": steps, "guidance": shop.guidance, "tuning_steps": tuning_steps,
         "tuning_rate": tuning_rate, "inner_steps": inner_steps, "dtype": dtype, "device": device, **hashes(model, motion),
@@ -80,32 +75,32 @@ def editing(
     finished = _made(shop, plan, rows, minutes, quiet)
     if not finished:
         typer.echo("the time is up; the same command goes on from here", err=True)
-    publish(report if report is not None else out / "results.md", options, settings, plan, rows)
+    publish(report if report is not None else out / "results.md", chosen, settings, plan, rows)
 
 
-def open_shop(options: dict[str, Any]) -> "Workshop":
+def open_shop(chosen: dict[str, Any]) -> "Workshop":
     """The models. Raises InputError for what is missing or broken, or for float16, in which null texts cannot be found."""
     from editors.evidence.methods import Workshop
     from editors.null_text import Descent
     from videogen import generation
 
-    if options["dtype"] == "float16":
+    if chosen["dtype"] == "float16":
         raise InputError("null-text inversion cannot be done in float16; use --dtype float32 or bfloat16")
 
     def load(motion: str | None) -> Any:
-        given = {"model": options["model"], "motion": motion, "dtype": options["dtype"], "device": options["device"]}
+        given = {"model": chosen["model"], "motion": motion, "dtype": chosen["dtype"], "device": chosen["device"]}
         return generation.load(generation.Request("", **given))
 
-    moving = load(options["motion"])
+    moving = load(chosen["motion"])
     still = moving if moving.motion is None else load("none")
-    guidance = moving.guidance if options["guidance"] is None else options["guidance"]
+    guidance = moving.guidance if chosen["guidance"] is None else chosen["guidance"]
     return Workshop(
-        moving, still, options["frames"], options["steps"], guidance, options["tuning_steps"], options["tuning_rate"],
-        Descent(inner_steps=options["inner_steps"]),
+        moving, still, chosen["frames"], chosen["steps"], guidance, chosen["tuning_steps"], chosen["tuning_rate"],
+        Descent(inner_steps=chosen["inner_steps"]),
     )  # fmt: skip
 
 
-def publish(target: Path, options: dict[str, Any], settings: dict[str, Any], plan: "Plan", rows: "Rows") -> None:
+def publish(target: Path, chosen: dict[str, Any], settings: dict[str, Any], plan: "Plan", rows: "Rows") -> None:
     """Write the report, the figures and the sheets, and print what has a target. Raises InputError without a single clip."""
     from editors.evidence import section
     from editors.evidence.figures import all_figures, bounds, targets
@@ -120,12 +115,12 @@ def publish(target: Path, options: dict[str, Any], settings: dict[str, Any], pla
     folder.mkdir(exist_ok=True)
     names = {name: f"editing_{name}.png" for name in found}
     drawn = {name: picture for name, picture in names.items() if write_sheet(folder / picture, rows, plan, name)}
-    command = document.command_line(["videogen", "evaluate", "editing"], editing, options, SILENT)
-    if options["report"] is not None:
-        command += f" --report {options['report']}"
+    command = document.command_line(["videogen", "evaluate", "editing"], editing, chosen, SILENT)
+    if chosen["report"] is not None:
+        command += f" --report {chosen['report']}"
     counts = {"colour": plan.colour, "others": plan.others, "tuned": plan.tuned}
     results = section.Results(
-        command, plan.table, found, targets(found, plan, settings["steps"]), bounds(rows.rows), told(options["model"], settings),
+        command, plan.table, found, targets(found, plan, settings["steps"]), bounds(rows.rows), told(chosen["model"], settings),
         {"settings": {**counts, **settings}, "versions": recipe.versions()}, drawn,
     )  # fmt: skip
     _print(results, target, [folder / picture for picture in drawn.values()])

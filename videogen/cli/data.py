@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from videogen.cli import options
+from videogen import options
 from videogen.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Action(str, Enum):
 def data(
     action: Annotated[Action, typer.Argument(help="check: read every clip and report. cache: encode every clip.")],
     config: Annotated[str, typer.Argument(help="A training's YAML file, or one with `data` (and `model`) alone.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="a.b=value, in place of what the file says.")] = None,
+    overrides: Annotated[list[str] | None, options.OVERRIDES] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="check: the folder of the report.")] = Path("out/data"),
     quick: Annotated[bool, typer.Option("--quick", help="check: decode only the first frame of each clip.")] = False,
     device: Annotated[str, typer.Option(help="cache: cpu, cuda, mps, ...")] = "cpu",

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from videogen.cli import options, words
+from videogen import options
+from videogen.cli import words
 from videogen.cli.folders import config_file
 from videogen.errors import InputError
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from videogen.cli import options
+from videogen import options
 from videogen.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,12 +19,11 @@ if TYPE_CHECKING:
 
 MODEL, RENDERS, ROUND_TRIP = "model", "true renders", "after the VAE"
 SHOWN = 8  # clips on the contact sheet
-REPORT = typer.Option(help="FILE.md whose section is written, with FILE.json and pictures beside it.")
 
 
 def evaluate(
     model: Annotated[str, options.MEASURED_MODEL] = "shapes",
-    motion: Annotated[str | None, typer.Option(help="Motion module: a file, a folder, or `none`.")] = None,
+    motion: Annotated[str | None, options.MOTION] = None,
     count: Annotated[int, typer.Option(min=1, help="Unseen prompts and seeds; every third has two objects.")] = 512,
     held_out: Annotated[
         int, typer.Option(min=0, help="Prompts with combinations that training never sees, reported apart.")
@@ -43,7 +42,7 @@ def evaluate(
     dtype: Annotated[str, options.DTYPE] = "float32",
     device: Annotated[str, options.DEVICE] = "cpu",
     out: Annotated[Path, options.MEASURED_CLIPS] = Path("out/evaluate"),
-    report: Annotated[Path | None, REPORT] = None,
+    report: Annotated[Path | None, options.REPORT] = None,
     quiet: Annotated[bool, options.QUIET_BAR] = False,
 ) -> None:
     """Make clips from unseen prompts, read them back from their pixels, and report what is right.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from videogen.cli import options
+from videogen import options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

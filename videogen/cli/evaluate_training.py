@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from videogen.cli import options
+from videogen import options
 from videogen.errors import InputError
 
 if TYPE_CHECKING:

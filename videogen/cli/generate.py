@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from videogen.cli import options, words
+from videogen import options
+from videogen.cli import words
 from videogen.errors import InputError
 
 PROMPT = typer.Argument(help='What the clip shows; may be empty (""). Needed unless --prompt-map is given.')

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from videogen.cli import options
+from videogen import options
 from videogen.errors import InputError
 
 

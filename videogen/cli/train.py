@@ -7,7 +7,7 @@ import typer
 
 def train(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of one under configs/, e.g. miniature/vae.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="a.b=value, in place of what the file says.")] = None,
+    overrides: Annotated[list[str] | None, options.OVERRIDES] = None,
     resume: Annotated[str | None, typer.Option(help="`latest`, or a checkpoint-N folder of this run.")] = None,
 ) -> None:
     """Train until the budget is spent. Ctrl-C ends the run after the step in hand, with a checkpoint to resume from."""

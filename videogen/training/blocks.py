@@ -48,6 +48,7 @@ def compile_blocks(root: nn.Module) -> None:
     """Compile each block in place (`nn.Module.compile`), or `root` whole where it has none; parameters keep their names.
 
     Each shape that comes is compiled by itself: a recipe's batches have few, and Inductor (2.13) fails on strides of attention with symbolic sizes.
+    Blocks of one class count their shapes apart, or all together would soon be at the limit above which nothing is compiled any more.
     """
     for block in list(blocks(root)) or [root]:
-        block.compile(dynamic=False)
+        block.compile(dynamic=False, isolate_recompiles=True)

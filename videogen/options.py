@@ -1,4 +1,4 @@
-"""Options that several commands have: how they are spelt and what `--help` says of them.
+"""Options that several commands have, those of packages above the core too: how they are spelt and what `--help` says of them.
 
 A command gives the type and its own default: `model: Annotated[str, MODEL] = "shapes"` in its signature is `--model`.
 """
@@ -17,6 +17,8 @@ DEVICE = typer.Option(help="cpu, cuda, mps, ...")
 NEGATIVE = typer.Option(help="Negative prompt.")
 MOTION_SCALE = typer.Option(help="Strength of the motion modules.")
 
+OVERRIDES = typer.Argument(help="a.b=value, in place of what the file says.")
+
 # what is written
 OVERWRITE = typer.Option("--overwrite", help="Replace the output if it exists.")
 QUIET = typer.Option("--quiet", help="No progress bars.")
@@ -29,4 +31,5 @@ MEASURED_GUIDANCE = typer.Option(help="Guidance scale; the model's own by defaul
 MEASURED_FRAMES = typer.Option(min=2, help="Frames of a clip.")
 OTHER_SEED = typer.Option(help="Another seed draws other prompts.")
 BATCH = typer.Option(min=1, help="Clips made together.")
+REPORT = typer.Option(help="FILE.md whose section is written, with FILE.json and pictures beside it.")
 MEASURED_CLIPS = typer.Option(help="Folder of the measured clips; the same command continues there.")
