@@ -16,7 +16,6 @@ DEVICE = typer.Option(help="cpu, cuda, mps, ...")
 # what it is told
 NEGATIVE = typer.Option(help="Negative prompt.")
 MOTION_SCALE = typer.Option(help="Strength of the motion modules.")
-
 OVERRIDES = typer.Argument(help="a.b=value, in place of what the file says.")
 
 # what is written

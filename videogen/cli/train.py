@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from videogen import options
+
 
 def train(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of one under configs/, e.g. miniature/vae.")],
