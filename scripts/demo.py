@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from videogen.errors import InputError
+from videogen.errors import exit_code
 
 OUT = Path("out")
 PROMPTS = {
@@ -17,16 +17,10 @@ PROMPTS = {
 }
 
 
-def main() -> int:
-    """Make the demo and return the exit code."""
-    try:
-        made = demo(OUT)
-    except InputError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
-    for path in made:
+def main() -> None:
+    """Make the demo. Raises InputError."""
+    for path in demo(OUT):
         print(path)
-    return 0
 
 
 def demo(folder: Path) -> list[Path]:
@@ -53,4 +47,4 @@ def demo(folder: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

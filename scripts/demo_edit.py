@@ -4,7 +4,7 @@ import sys
 import time
 from pathlib import Path
 
-from videogen.errors import InputError
+from videogen.errors import exit_code
 
 OUT = Path("out/edit")
 NUMBER = 2  # of the trial: one object on a plain ground
@@ -12,18 +12,12 @@ FRAMES, STEPS, TUNING_STEPS, INNER_STEPS = 16, 10, 40, 2
 REDUCED = f"{STEPS} steps instead of 50, tuning {TUNING_STEPS} instead of 200, null text {INNER_STEPS} inner steps instead of 10"
 
 
-def main() -> int:
-    """Make the demo and return the exit code."""
+def main() -> None:
+    """Make the demo. Raises InputError."""
     start = time.perf_counter()
-    try:
-        made = demo(OUT)
-    except InputError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
-    for path in made:
+    for path in demo(OUT):
         print(path)
     print(f"{time.perf_counter() - start:.0f} s")
-    return 0
 
 
 def demo(folder: Path) -> list[Path]:
@@ -65,4 +59,4 @@ def demo(folder: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

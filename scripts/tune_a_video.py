@@ -7,11 +7,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from videogen.errors import InputError
+from videogen.errors import exit_code
 
 
-def main() -> int:
-    """Exit code 0, or 2 for a wrong file or value, with one line that says so."""
+def main() -> None:
+    """Tune and edit. Raises InputError for a wrong file or value."""
     from editors.tune_a_video import from_config
     from motion_modules.tuning_config import read_authors
     from videogen.clip import Clip
@@ -21,17 +21,12 @@ def main() -> int:
     parser.add_argument("--config", required=True, help="a YAML file with the authors' keys")
     parser.add_argument("overrides", nargs="*", help="a.b=value, in place of what the file says")
     asked = parser.parse_args()
-    try:
-        made = from_config(asked.config, asked.overrides)
-        samples = Path(read_authors(asked.config, asked.overrides).output_dir) / "samples"
-        samples.mkdir(exist_ok=True)
-        for i, (prompt, edited) in enumerate(made.items()):
-            print(prompt, *write(samples / f"{i:02}.mp4", Clip(edited.frames), overwrite=True))
-    except InputError as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
-    return 0
+    made = from_config(asked.config, asked.overrides)
+    samples = Path(read_authors(asked.config, asked.overrides).output_dir) / "samples"
+    samples.mkdir(exist_ok=True)
+    for i, (prompt, edited) in enumerate(made.items()):
+        print(prompt, *write(samples / f"{i:02}.mp4", Clip(edited.frames), overwrite=True))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))
