@@ -5,7 +5,7 @@ first x, and (position, repeat) for a sampler's fresh noise. All noise by addres
 the same on every device.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from struct import pack
@@ -19,9 +19,7 @@ from videogen.errors import InputError
 Draw = tuple[float, int] | None
 Generators = torch.Generator | Sequence[torch.Generator]
 
-# Frames that are not in any clip stand for noise that frames have in common.
-SHARED = -1
-ORDER = -2
+ORDER = -2  # the address, that of no frame, of the permutations of `shuffled`
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,8 @@ class FrameNoise:
         self, items: int | Sequence[int], frames: int | Sequence[int], shape: Sequence[int], draw: Draw = None
     ) -> Tensor:
         """Noise of `items` clips (a count, or ids) at `frames` (a count, or ids), each of shape (c, h, w): b f c h w."""
+        if isinstance(self.seed, tuple) and isinstance(items, int) and items != len(self.seed):
+            raise InputError(f"{len(self.seed)} seeds for {items} clips; give one seed, or one a clip")
         rows = [torch.stack([self.frame(i, f, shape, draw) for f in _ids(frames)]) for i in _ids(items)]
         return torch.stack(rows)
 
@@ -56,30 +56,6 @@ class FrameNoise:
         t, repeat = (-1.0, -1) if draw is None else draw
         address = pack("<qqqdq", seed, item, frame, t, repeat)
         return torch.Generator().manual_seed(int.from_bytes(blake2b(address, digest_size=8).digest(), "little"))
-
-    def draws(
-        self, items: int | Sequence[int], frames: int | Sequence[int], like: Tensor
-    ) -> Callable[[tuple[float, int]], Tensor]:
-        """A sampler's `noise`: (draw) -> fresh noise with the shape (b f c h w), dtype and device of `like`."""
-        shape = like.shape[2:]
-        return lambda draw: self(items, frames, shape, draw).to(like.device, like.dtype)
-
-
-def shared(noise: FrameNoise, items: int | Sequence[int], frames: int | Sequence[int], shape: Sequence[int]) -> Tensor:
-    """One picture's noise, the same in all frames: b f c h w."""
-    return noise(items, [SHARED], shape).expand(-1, len(_ids(frames)), -1, -1, -1).clone()
-
-
-def offset(
-    noise: FrameNoise,
-    items: int | Sequence[int],
-    frames: int | Sequence[int],
-    shape: Sequence[int],
-    strength: float = 0.1,
-) -> Tensor:
-    """Noise plus `strength` times one number for each clip and channel (Guttenberg 2023, "Offset noise"): b f c h w."""
-    per_clip = noise(items, [SHARED], (shape[0], 1, 1))
-    return noise(items, frames, shape) + strength * per_clip
 
 
 def shuffled(
@@ -145,9 +121,9 @@ class Drawn:
 
 
 def source_of(seed: int | Sequence[int] | None, generator: Generators | None) -> FrameNoise | Drawn:
-    """The noise of a call: a generator's where one is given, else by address; without a seed a new one is drawn."""
+    """The noise of a call: a generator's where one is given, else by address; without a seed torch draws one."""
     if generator is not None:
         return Drawn(generator)
     if isinstance(seed, Sequence):
         return FrameNoise(tuple(seed))
-    return FrameNoise(torch.seed() >> 1 if seed is None else seed)
+    return FrameNoise(int(torch.randint(2**63 - 1, ())) if seed is None else seed)

@@ -5,7 +5,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 
 from videogen.errors import InputError
-from videogen.noise import FrameNoise, from_generator, offset, shared, shuffled
+from videogen.noise import FrameNoise, from_generator, shuffled, source_of
 
 SHAPE = (4, 8, 8)  # c h w
 
@@ -52,32 +52,6 @@ def test_the_numbers_do_not_change_from_release_to_release():
     assert FrameNoise(7).generator(1, 15, (981.0, 0)).initial_seed() == 6490534750145820560
 
 
-def test_fresh_noise_for_a_sampler_follows_x_and_the_window():
-    like = torch.zeros(2, 3, *SHAPE, dtype=torch.bfloat16)
-    noise = FrameNoise(5)
-    fresh = noise.draws(2, [10, 11, 12], like)((981.0, 0))
-    assert fresh.dtype == like.dtype
-    assert fresh.shape == like.shape
-    assert torch.equal(fresh, noise(2, 20, SHAPE, (981.0, 0))[:, 10:13].bfloat16())
-
-
-def test_shared_noise_is_the_same_in_all_frames_and_differs_between_items():
-    drawn = shared(FrameNoise(0), 2, 5, SHAPE)
-    assert drawn.shape == (2, 5, *SHAPE)
-    assert torch.equal(drawn, drawn[:, :1].expand_as(drawn))
-    assert not torch.equal(drawn[0], drawn[1])
-    assert torch.equal(drawn[:, :3], shared(FrameNoise(0), 2, 3, SHAPE))
-
-
-def test_offset_noise_adds_one_number_a_clip_and_channel():
-    noise = FrameNoise(0)
-    added = offset(noise, 2, 6, SHAPE, 0.1) - noise(2, 6, SHAPE)
-    torch.testing.assert_close(added, added[:, :1, :, :1, :1].expand_as(added), rtol=0, atol=1e-6)
-    assert torch.equal(offset(noise, 2, 6, SHAPE, 0.0), noise(2, 6, SHAPE))
-    numbers = offset(noise, 500, 1, (4, 1, 1), 1.0) - noise(500, 1, (4, 1, 1))
-    assert (numbers.var() - 1).abs() < 5 * (2 / 2000) ** 0.5
-
-
 def test_shuffled_noise_permutes_the_frames_one_window_before():
     noise, window, stride = FrameNoise(0), 16, 4
     drawn = shuffled(noise, 1, 40, (1, 2, 2), window=window, stride=stride)[0]
@@ -109,10 +83,20 @@ def test_a_generator_gives_what_diffusers_draws(dtype):
 
 
 def test_seeds_and_generators_that_do_not_fit():
-    with pytest.raises(InputError, match="3"):
-        FrameNoise((1, 2))(3, 1, SHAPE)
+    for clips in (1, 3):
+        with pytest.raises(InputError, match=f"2 seeds for {clips} clips"):
+            FrameNoise((1, 2))(clips, 1, SHAPE)
     for seed in (1.5, 2**63, ()):
         with pytest.raises(InputError, match="seed"):
             FrameNoise(seed)
     with pytest.raises(InputError, match="generators"):
         from_generator([torch.Generator()], 2, 1, SHAPE)
+
+
+def test_without_a_seed_torchs_own_generator_draws_one():
+    torch.manual_seed(4)
+    first, second = source_of(None, None), source_of(None, None)
+    assert first != second
+    assert torch.initial_seed() == 4
+    torch.manual_seed(4)
+    assert source_of(None, None) == first
