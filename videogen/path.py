@@ -63,6 +63,14 @@ class Path:
             raise InputError(f"renoise goes from less to more noise, not from position {s} to {t}")
         return mix(keep, x, variance.clamp(min=0).sqrt(), noise)
 
+    def _checked(self, t: float | Tensor) -> Tensor:
+        """t as float64 on the processor. Raises InputError, with the first, where a position is off the path."""
+        t = torch.as_tensor(t, dtype=torch.float64, device="cpu")
+        off = t[~((t >= -1) & (t <= self.steps - 1))]
+        if len(off):
+            raise InputError(f"position {off[0]:g} is off the path, which runs from -1 (clean) to {self.steps - 1}")
+        return t
+
     @staticmethod
     def from_config(config: Mapping[str, Any]) -> "Path":
         """The process of a diffusers `scheduler_config.json`. Raises InputError, with the key, for unknown values."""
@@ -132,12 +140,6 @@ class VariancePreserving(Path):
         table[table == 0] = 2.0**-24
         return replace(self, alphas_cumprod=table)
 
-    def _checked(self, t: float | Tensor) -> Tensor:
-        t = torch.as_tensor(t, dtype=torch.float64, device="cpu")
-        if t.numel() and not (t.min() >= -1 and t.max() <= self.steps - 1):
-            raise InputError(f"position {t.tolist()} is off the path, which runs from -1 (clean) to {self.steps - 1}")
-        return t
-
     @staticmethod
     def from_betas(betas: Tensor, *, zero_terminal: bool = False) -> "VariancePreserving":
         """From the variances beta of the forward steps: T. With `zero_terminal` the last step is made pure noise."""
@@ -188,9 +190,7 @@ class RectifiedFlow(Path):
 
     def sigma(self, t: float | Tensor) -> Tensor:
         """The shifted share of noise: float64, the shape of t."""
-        u = (torch.as_tensor(t, dtype=torch.float64, device="cpu") + 1) / self.train_steps
-        if u.numel() and not (u.min() >= 0 and u.max() <= 1):
-            raise InputError(f"position {t} is off the path, which runs from -1 (clean) to {self.train_steps - 1}")
+        u = (self._checked(t) + 1) / self.train_steps
         return self.shift * u / (1 + (self.shift - 1) * u)
 
     def label(self, t: float | Tensor) -> Tensor:

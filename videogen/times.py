@@ -90,9 +90,11 @@ class Times:
         """
         if start == 0 and end == 1:
             return self
-        above, below = (round(self.path.steps - share * self.path.steps) for share in (start, end))
-        kept = ((self.t < above) | (start == 0)) & ((self.t >= below) | (end == 1))
-        if not 0 <= start < end <= 1 or not kept.any():
+        kept = torch.zeros(0)
+        if 0 <= start < end <= 1:
+            above, below = (round(self.path.steps - share * self.path.steps) for share in (start, end))
+            kept = ((self.t < above) | (start == 0)) & ((self.t >= below) | (end == 1))
+        if not kept.any():
             raise InputError(
                 f"no step lies between the shares {start:g} and {end:g} of the path; give 0 to 1, in order"
             )
