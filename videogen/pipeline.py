@@ -24,11 +24,12 @@ from videogen.guidance import Scale
 from videogen.models import autoencoder, folder
 from videogen.models.folder import Parts
 from videogen.models.sizes import Sizes, count, size_condition
-from videogen.noise import source_of
+from videogen.models.text import suffixed
+from videogen.noise import FrameNoise, Generators, source_of
 from videogen.path import Path
 from videogen.plan import Plan
 from videogen.prediction import Denoise, kind_from_config
-from videogen.result import Output, Result, shown
+from videogen.result import Output, Result, check_output, shown
 from videogen.run import sampled
 from videogen.windows import Windows, windowed
 
@@ -135,9 +136,8 @@ class Pipeline:
         """The LoRA files merged into this model: `pipe.loras.add(file, weight)`, `set_weight`, `remove`, each exact."""
         from videogen.adapters.lora import Loras
 
-        parts: dict[str, Any] = {"unet": self.parts.unet}
-        parts |= {f"text_encoder{'_2' * i}": encoder.model for i, encoder in enumerate(self.parts.text.encoders)}
-        return Loras(parts)
+        encoders = {f"text_encoder{ending}": encoder.model for ending, encoder in suffixed(self.parts.text).items()}
+        return Loras({"unet": self.parts.unet, **encoders})
 
     def load_lora(self, path: str | FilePath, weight: float = 1.0, name: str | None = None) -> Pipeline:
         """Merge a LoRA file (kohya, diffusers, peft, MotionLoRA, domain adapter) into the parts it names; returns itself."""
@@ -228,7 +228,7 @@ class Pipeline:
         num_frames: int = 16, height: int | None = None, width: int | None = None,
         sampler: str = "ddim", num_inference_steps: int | None = None, eta: float = 0.0, karras: bool = False,
         guidance_scale: Scale | None = None, guidance_rescale: float = 0.0, guidance_batched: bool = True,
-        seed: int | Sequence[int] | None = None, generator: torch.Generator | None = None, latents: Tensor | None = None,
+        seed: int | Sequence[int] | None = None, generator: Generators | None = None, latents: Tensor | None = None,
         denoising_start: float = 0.0, denoising_end: float = 1.0,
         motion_scale: float | Dial = 1.0, conditions: Sequence[Pair] = (), control: Control | None = None,
         windows: Windows | None = None, free_noise: bool = False, free_init: FreeInit | None = None,
@@ -241,7 +241,7 @@ class Pipeline:
         prompt_2           what SDXL's second text encoder reads instead (`negative_prompt_2` likewise)
         sizes              what SDXL is told of sizes and crops (its refiner: of beauty), `negative_sizes` on the other side
         seed               frame-addressed noise: frame i is the same in a clip of 8 or 800 frames; a list gives one per prompt
-        generator          diffusers' draw instead; `latents` (`b f c h w`, unit variance) wins over both
+        generator          diffusers' draw instead, from one or one per prompt; `latents` (`b f c h w`, unit variance) wins over both
         denoising_start    share of the path after which `latents` are, to go on from there; `denoising_end` where to stop
         guidance_batched   both branches in one call, or one after the other in half the memory
         conditions         pairs (given, null) of `Conditioning`, merged with the text
@@ -255,6 +255,7 @@ class Pipeline:
             guidance_scale=guidance_scale, eta=eta, karras=karras, denoising_start=denoising_start, denoising_end=denoising_end,
             windows=windows, free_noise=free_noise, control=control,
         )
+        check_output(output_type)
         plan.check_finite(guidance_rescale=guidance_rescale, motion_scale=motion_scale)
         plan.check_together(settled, latents, control, free_init, batched=guidance_batched)
         prompts = [prompt] if isinstance(prompt, (str, Mapping)) else list(prompt)
@@ -267,7 +268,8 @@ class Pipeline:
         denoise = self._denoise(settled, pair, control, guidance_rescale, batched=guidance_batched)
         callback = None if callback_on_step_end is None else functools.partial(callback_on_step_end, self)
         x = sampled(settled, denoise, x, lambda draw: source(*address, draw).to(x), free_init, callback, progress)
-        return Result(shown(x, self.decode, output_type), seed if isinstance(seed, int) else None, tuple(settled.times.t.tolist()), settled.cut)
+        drawn_with = source.seed if isinstance(source, FrameNoise) and isinstance(source.seed, int) else None
+        return Result(shown(x, self.decode, output_type), drawn_with, tuple(settled.times.t.tolist()), settled.cut)
     # fmt: on
 
     def _denoise(self, settled: Plan, pair: Pair, control: Control | None, rescale: float, *, batched: bool) -> Denoise:
@@ -313,6 +315,8 @@ class Pipeline:
             dial = motion_scale if isinstance(motion_scale, Dial) else Dial(motion_scale)
             dial = Dial(0.0) if len(frames) == 1 else dial
             given, null = (side.replace(dials={**side.dials, "motion": dial}) for side in (given, null))
+        elif motion_scale != 1.0:
+            raise InputError("a motion scale turns motion modules, and none is loaded; give --motion, or leave it out")
         return given, null
 
     def encode(self, clip: Tensor, generator: torch.Generator | None = None) -> Tensor:

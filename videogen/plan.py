@@ -159,9 +159,11 @@ def first_noise(
 
     shuffle   FreeNoise's windows, None for plain noise
 
-    Raises InputError for latents of another shape, and for shuffled noise without addresses.
+    Raises InputError for no items, latents of another shape, and shuffled noise without addresses.
     """
     items, frames, shape = address
+    if items < 1:
+        raise InputError("no prompt is given; give at least one")
     if latents is not None:
         expected = (items, len(frames), *shape)
         if tuple(latents.shape) != expected:

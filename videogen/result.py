@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
+
+from videogen.errors import InputError
 
 Output = Literal["pil", "np", "pt", "latent"]
 
@@ -16,7 +18,7 @@ class Result:
     """What a call made.
 
     frames   per item a list of PIL images (`pil`); or `b f H W 3` (`np`), `b f 3 H W` (`pt`) in [0, 1]; or latents `b f c h w`
-    seed     the seed, where one number was used
+    seed     the number that noise was drawn with, also where the call gave none; None with several, or a generator
     times    the positions at which the network was asked
     windows  the frames of each window, empty where the clip was made in one piece
     """
@@ -25,6 +27,12 @@ class Result:
     seed: int | None
     times: tuple[float, ...]
     windows: tuple[tuple[int, ...], ...]
+
+
+def check_output(kind: str) -> None:
+    """Refuse a form that is not known."""
+    if kind not in get_args(Output):
+        raise InputError(f"output_type {kind!r}: choose one of {', '.join(get_args(Output))}")
 
 
 def shown(latents: Tensor, decode: Callable[[Tensor], Tensor], kind: Output) -> Any:

@@ -250,11 +250,29 @@ def test_output_types(pipe: Pipeline) -> None:
         ({"sampler": "best"}, "choose one of"),
         ({"sampler": "ddpm", "karras": True}, "Karras"),
         ({"latents": torch.zeros(1, 3, 4, 8, 8)}, "this call needs"),
+        ({"output_type": "tensor"}, "choose one of pil, np, pt, latent"),
+        ({"seed": [1, 2]}, "2 seeds for 1 clips"),
+        ({"denoising_end": float("nan")}, "shares 0 and nan"),
     ],
 )
 def test_impossible_values_are_refused(pipe: Pipeline, options: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         clip(pipe, **options)
+
+
+def test_a_call_without_prompts_and_a_motion_scale_without_motion_are_refused(animated: tuple[Path, Any]) -> None:
+    still = Pipeline.from_pretrained(animated[0], motion="none")
+    with pytest.raises(InputError, match="no prompt is given"):
+        still([])
+    with pytest.raises(InputError, match="none is loaded"):
+        clip(still, motion_scale=0.5)
+
+
+def test_the_seed_that_was_drawn_is_told(pipe: Pipeline) -> None:
+    options: dict[str, Any] = {"num_frames": 2, "num_inference_steps": 1, "output_type": "latent", "progress": False}
+    made = pipe(PROMPT, **options)
+    assert torch.equal(pipe(PROMPT, seed=made.seed, **options).frames, made.frames)
+    assert pipe(PROMPT, seed=3, generator=torch.Generator(), **options).seed is None
 
 
 def test_missing_model_is_one_clear_error(tmp_path: Path) -> None:

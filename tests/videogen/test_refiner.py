@@ -65,6 +65,16 @@ def test_a_model_that_refines_its_own_clip_is_the_plain_call(base: Pipeline, sam
     assert tuple(steps) == plain.times
 
 
+def test_a_lora_of_the_second_encoder_fits_the_refiner_which_has_no_other(refiner: Pipeline) -> None:
+    weight = refiner.parts.text.encoders[0].model.text_model.encoder.layers[0].self_attn.q_proj.weight
+    before, layer = weight.detach().clone(), "lora_te2_text_model_encoder_layers_0_self_attn_q_proj"
+    ones = {"down": torch.ones(1, weight.shape[1]), "up": torch.ones(weight.shape[0], 1)}
+    name = refiner.loras.add({f"{layer}.lora_{factor}.weight": value for factor, value in ones.items()})
+    torch.testing.assert_close(weight, before + 1)
+    refiner.loras.remove(name)
+    assert torch.equal(weight, before)
+
+
 def test_what_cannot_be_handed_over_is_refused(base: Pipeline, refiner: Pipeline, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="between 0 and 1"):
         refined(base, refiner, PROMPT, start=1.0, **OPTIONS)
