@@ -43,7 +43,7 @@ def data(
 
     whole = settings(load(config_file(config), overrides or ()))
     if action is Action.check:
-        _check(whole.data, whole.seed, out, quick, quiet)
+        _check(whole, out, quick, quiet)
     else:
         _cache(whole, device, prune, quiet)
 
@@ -65,7 +65,19 @@ def settings(values: dict[str, Any]) -> Whole:
     return whole
 
 
-def _check(section: Data, seed: int, out: Path, quick: bool, quiet: bool) -> None:
+def _check(whole: Whole, out: Path, quick: bool, quiet: bool) -> None:
+    wrong = []
+    for name, section in whole.sections.items():
+        folder = out if name == "data" else out / name
+        if len(whole.sections) > 1:
+            typer.echo(f"{name}:")
+        wrong += _check_section(section, whole.seed, folder, quick, quiet)
+    if wrong:
+        raise InputError(wrong[0])
+
+
+def _check_section(section: Data, seed: int, out: Path, quick: bool, quiet: bool) -> list[str]:
+    """Write and tell what was found; of a source with too large a share of broken rows, if there is one, what is wrong."""
     from videogen.data import check
 
     with bar(quiet) as tell:
@@ -74,11 +86,12 @@ def _check(section: Data, seed: int, out: Path, quick: bool, quiet: bool) -> Non
         typer.echo("\n".join(check.lines(one)))
     typer.echo(f"report: {out / check.REPORT}, {out / check.REJECTED}, {out / check.SAMPLES}")
     worst = max(found, key=lambda one: one.broken)
-    if worst.broken > section.broken:
-        raise InputError(
-            f"{len(worst.rejected)} of {worst.rows} rows of {worst.source} cannot be used, more than the share broken: {section.broken}; "
-            f"{out / check.REJECTED} lists them"
-        )
+    if worst.broken <= section.broken:
+        return []
+    return [
+        f"{len(worst.rejected)} of {worst.rows} rows of {worst.source} cannot be used, more than the share broken: {section.broken}; "
+        f"{out / check.REJECTED} lists them"
+    ]
 
 
 def _cache(whole: Whole, device: str, prune: bool, quiet: bool) -> None:

@@ -157,6 +157,11 @@ class Whole(Strict):
     seed: int = 0
 
     @property
+    def sections(self) -> dict[str, Data]:
+        """The sections that there are, by name."""
+        return {"data": self.data} | ({} if self.stills is None else {"stills": self.stills})
+
+    @property
     def cached(self) -> tuple[Data, ...]:
         """The sections that have a cache."""
-        return tuple(section for section in (self.data, self.stills) if section and section.cache)
+        return tuple(section for section in self.sections.values() if section.cache)

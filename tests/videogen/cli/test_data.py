@@ -97,23 +97,50 @@ def test_cache_fills_and_then_finds_nothing_to_do(run: Run, films: Path, tmp_pat
     assert "5 clips, 0 encoded now; 5 captions, 0 encoded now" in second.out
 
 
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Two pictures."""
+    folder = tmp_path / "pictures"
+    for i in range(2):
+        picture(folder / f"{i}.png", 5 * i)
+        (folder / f"{i}.txt").write_text(f"picture {i}")
+    return folder
+
+
+def with_stills(path: Path, pictures: Path, **values: Any) -> dict[str, Any]:
+    """The values of a configuration that reads pictures beside the clips."""
+    whole = yaml.safe_load(path.read_text())
+    own = {"sources": [{"layout": "pairs", "folder": str(pictures)}], "frames": 1}
+    whole["settings"]["stills"] = whole["settings"]["data"] | own | values
+    return whole
+
+
+def test_check_reports_the_stills_apart(run: Run, films: Path, pictures: Path, tmp_path: Path) -> None:
+    path = config(tmp_path, films, broken=0.5)
+    path.write_text(yaml.safe_dump(with_stills(path, pictures)))
+    words = ("data", "check", path, "-o", tmp_path / "report", "--quiet")
+    done = run(*words)
+    assert (done.code, done.err) == (0, "")
+    assert [line for line in done.out.splitlines() if line in ("data:", "stills:")] == ["data:", "stills:"]
+    reports = tmp_path / "report" / "report.json", tmp_path / "report" / "stills" / "report.json"
+    (clips,), (stills,) = (json.loads(file.read_text()) for file in reports)
+    assert (clips["rows"], clips["usable"]) == (5, 3)
+    assert (stills["rows"], stills["usable"], stills["shapes"]) == (2, 2, {"1 x 32 x 32": 2})
+    (pictures / "1.png").write_bytes(b"no picture")
+    done = run(*words, "settings.stills.broken=0.1")
+    assert done.code == 2
+    assert done.err.startswith("error: 1 of 2 rows of pairs ")
+    assert "5 rows can be used" in done.out
+
+
 @pytest.mark.parametrize("cache", ["of_stills", "cache"])
 def test_cache_fills_that_of_the_stills_too_and_prunes_neither(
-    run: Run, films: Path, tmp_path: Path, cache: str
+    run: Run, films: Path, pictures: Path, tmp_path: Path, cache: str
 ) -> None:
     folders.stable_diffusion(tmp_path / "model")
-    pictures = tmp_path / "pictures"
-    for i in range(2):
-        picture(pictures / f"{i}.png", 5 * i)
-        (pictures / f"{i}.txt").write_text(f"picture {i}")
     path = config(tmp_path, films, cache={"folder": str(tmp_path / "cache")}, broken=0.5)
-    values = yaml.safe_load(path.read_text())
-    own = {
-        "sources": [{"layout": "pairs", "folder": str(pictures)}],
-        "frames": 1,
-        "cache": {"folder": str(tmp_path / cache)},
-    }
-    values["settings"] |= {"model": str(tmp_path / "model"), "stills": values["settings"]["data"] | own}
+    values = with_stills(path, pictures, cache={"folder": str(tmp_path / cache)})
+    values["settings"]["model"] = str(tmp_path / "model")
     path.write_text(yaml.safe_dump(values))
     lines = [run("data", "cache", path, "--quiet", *prune).out for prune in ((), ("--prune",), ())]
     assert f"{tmp_path / cache}: 2 clips, 2 encoded now" in lines[0]
