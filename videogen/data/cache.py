@@ -164,7 +164,7 @@ def fill(
         raise
     for other in beside:
         if other.data.cache and other.data.cache.folder.resolve() == folder.resolve():
-            keys |= _keys(other.data, encoders, contents, wanted(other))[0].keys()
+            keys |= dict(_keyed(other.data, encoders, contents, wanted(other))).keys()
     contents.save()
     captions = sorted({"", *(caption for one in rows for caption in one.row.captions)}) if cache_of(data).text else []
     told = _encode_captions(data, encoders, Store(folder / "text"), captions)
@@ -179,21 +179,21 @@ def _fill_clips(
     rows: list[Wanted],
     tell: Callable[[int, int], None],
 ) -> tuple[set[str], int, int]:
-    """The keys of all clips, how many were encoded, how many are broken."""
+    """The keys of all clips, how many were encoded, how many rows are broken."""
     keys: set[str] = set()
     done, new, broken = 0, 0, 0
     chunks = [rows[start : start + PIECE] for start in range(0, len(rows), PIECE)]
     for wait in (False, True):  # first what no other process works on, then what may be left of the others' work
         left = []
         for chunk in chunks:
-            found, gone = _keys(data, encoders, contents, chunk)
-            encoded = _fill_chunk(data, encoders, store, found, wait)
+            found = _keyed(data, encoders, contents, chunk)
+            encoded = _fill_chunk(data, encoders, store, dict(found), wait)
             if encoded is None:
                 left.append(chunk)
                 continue
-            keys |= found.keys()
+            keys |= dict(found).keys()
             done, new = done + len(chunk), new + encoded
-            broken += gone + sum("wrong" in store.entries[key].info for key in found)
+            broken += len(chunk) - len(found) + sum("wrong" in store.entries[key].info for key, _ in found)
             tell(done, len(rows))
         chunks = left
     return keys, new, broken
@@ -210,15 +210,13 @@ def _fill_chunk(data: Data, encoders: Encoders, store: Store, found: dict[str, W
         return _encode_clips(data, encoders, store, {k: one for k, one in found.items() if k not in store.entries})
 
 
-def _keys(data: Data, encoders: Encoders, contents: Contents, chunk: Sequence[Wanted]) -> tuple[dict[str, Wanted], int]:
-    """The rows of a chunk by key, and the number of those whose file has gone. Equal clips have one key."""
-    found, gone = {}, 0
+def _keyed(data: Data, encoders: Encoders, contents: Contents, chunk: Sequence[Wanted]) -> list[tuple[str, Wanted]]:
+    """The rows of a chunk whose file has not gone, each behind its key. Equal clips have one key."""
+    found = []
     for one in chunk:
-        try:
-            found[clip_key(data, encoders.clip_key, one, contents.of(one.row.place))] = one
-        except InputError:
-            gone += 1
-    return found, gone
+        with contextlib.suppress(InputError):
+            found.append((clip_key(data, encoders.clip_key, one, contents.of(one.row.place)), one))
+    return found
 
 
 def _name(keys: Sequence[str]) -> str:

@@ -162,6 +162,12 @@ def test_a_piece_that_was_damaged_is_made_again(folder: Path) -> None:
     CachedClips(settings, 0, Toy())
 
 
+def test_equal_broken_files_are_counted_row_by_row(folder: Path) -> None:
+    for i in range(3):
+        (folder / f"{i}.mp4").write_bytes(b"no film")
+    assert [filled(data(folder), Toy()).broken for _ in range(2)] == [3, 3]
+
+
 @pytest.mark.filterwarnings("ignore:.*broken")
 def test_a_broken_clip_is_remembered_as_broken(folder: Path) -> None:
     (folder / "1.mp4").write_bytes(b"no film")
