@@ -34,9 +34,9 @@ def _pipe(setting: Setting) -> Any:
     return Pipeline.from_pretrained(setting["folder"], device=setting["device"])
 
 
-def _moments(steps: int) -> dict[str, int]:
+def _moments(steps: int) -> tuple[int, int]:
     """The places 44 and 47 of 50, in a grid of so many steps."""
-    return {"t0": round(44 / 49 * (steps - 1)), "t1": round(47 / 49 * (steps - 1))}
+    return round(44 / 49 * (steps - 1)), round(47 / 49 * (steps - 1))
 
 
 def _noise(setting: Setting) -> Tensor:
@@ -54,12 +54,13 @@ def zero_diffusers(setting: Setting) -> Side:
     parts = {name: part for name, part in loaded.components.items() if name != "image_encoder"}
     pipe = TextToVideoZeroPipeline(**parts, requires_safety_checker=False).to(setting["device"])
     pipe.set_progress_bar_config(disable=True)
+    t0, t1 = _moments(setting["steps"])
 
     def call() -> Tensor:
         made = pipe(
             TARGET, video_length=setting["frames"], height=setting["side"], width=setting["side"], latents=_noise(setting),
             num_inference_steps=setting["steps"], generator=torch.Generator().manual_seed(DRAWS), output_type="np",
-            **_moments(setting["steps"]),
+            t0=t0, t1=t1,
         )  # fmt: skip
         return torch.from_numpy(made.images).permute(0, 3, 1, 2)
 
@@ -71,12 +72,13 @@ def zero_videogen(setting: Setting) -> Side:
     from editors import text2video_zero
 
     pipe = _pipe(setting)
+    t0, t1 = _moments(setting["steps"])
 
     def call() -> Tensor:
         made = text2video_zero(
             pipe, TARGET, num_frames=setting["frames"], height=setting["side"], width=setting["side"], latents=_noise(setting)[None],
             num_inference_steps=setting["steps"], generator=torch.Generator().manual_seed(DRAWS), early=True,
-            **_moments(setting["steps"]),
+            t0=t0, t1=t1,
         )  # fmt: skip
         frames: Tensor = made.frames
         return frames
