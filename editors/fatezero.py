@@ -114,7 +114,6 @@ def fatezero(
         bar(2 * len(times), progress, "editing") as tick,
     ):
         trajectory = invert(work.in_windows(maps.listening(ask)), work.latents, work.times, after=ticking(tick))
-        maps.follow(trajectory)
         control = (Keep(fusing.shows, over_heads) >> FromInversion(fusing, maps)).on("cond")
         edit = work.ask(pairs[1], work.plan.guidance, control)
         blend = LatentBlend(fusing, maps, trajectory)

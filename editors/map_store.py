@@ -5,7 +5,7 @@
     Recomputed   not kept at all: at each step the source branch is run again on the latents of the inversion, as it was run then
 
 All three see the same calls of the same network, so they agree bit for bit where the network's arithmetic is deterministic. Each is first told of
-the inversion (`listening`, `follow`) and then asked for the maps of a call: `maps(t, frames)`, frames being those of a window or of the clip.
+the inversion (`listening`) and then asked for the maps of a call: `maps(t, frames)`, frames being those of a window or of the clip.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from videogen.control import Control, Keep, Site
 from videogen.errors import InputError
 from videogen.files import replacing
-from videogen.inversion import Trajectory
 from videogen.prediction import Denoise, Prediction
 
 Hold = Literal["recomputed", "memory", "disk"]
@@ -71,9 +71,6 @@ class InMemory:
 
         return asked
 
-    def follow(self, trajectory: Trajectory) -> None:
-        """Nothing more is needed of the inversion."""
-
     def __call__(self, t: float, frames: tuple[int, ...]) -> Maps:
         return self.calls[t, frames]
 
@@ -99,9 +96,6 @@ class OnDisk:
 
         return asked
 
-    def follow(self, trajectory: Trajectory) -> None:
-        """Nothing more is needed of the inversion."""
-
     def __call__(self, t: float, frames: tuple[int, ...]) -> Maps:
         from safetensors.torch import load_file
 
@@ -122,26 +116,25 @@ class Recomputed:
     ask: Denoise
     needed: Callable[[float], bool]
     most: int = 0
-    trajectory: Trajectory | None = None
+    asked: dict[Call, tuple[Tensor, torch.device]] = field(default_factory=dict)  # x on the processor, and where it was
     latest: tuple[Call, Maps] | None = None
 
     def listening(self, ask: Denoise) -> Denoise:
-        """`ask`, with what it keeps dropped: the same arithmetic as when the maps are made to be used."""
-        return lambda x, t, frames=None: ask(x, t, frames).replace(kept={})
+        """`ask`, with the latents of each call put aside and what it keeps dropped: the same arithmetic as when the maps are made to be used."""
 
-    def follow(self, trajectory: Trajectory) -> None:
-        """The latents on which the source branch will run."""
-        self.trajectory = trajectory
+        def asked(x: Tensor, t: float | Tensor, frames: Sequence[int] | None = None) -> Prediction:
+            self.asked[called(x, t, frames)] = x.cpu(), x.device
+            return ask(x, t, frames).replace(kept={})
+
+        return asked
 
     def __call__(self, t: float, frames: tuple[int, ...]) -> Maps:
-        assert self.trajectory is not None
         if self.latest is None or self.latest[0] != (t, frames):
             self.latest = None  # the last call's maps go before this one's come
             found: Maps = {}
             if self.needed(t):
-                # The inversion asked about t where it stood then, at the cleaner end of the step.
-                cleaner = self.trajectory.latents[self.trajectory.times.t.tolist().index(t) + 1]
-                found = self.ask(cleaner[:, list(frames)].to(self.trajectory.device), t, frames).kept
+                latents, device = self.asked[t, frames]
+                found = self.ask(latents.to(device), t, frames).kept
             self.latest = ((t, frames), found)
             self.most = max(self.most, size_of(found))
         return self.latest[1]
