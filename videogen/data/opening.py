@@ -42,18 +42,13 @@ class Opened(Protocol):
     def whole(self, thorough: bool) -> None:
         """Read all of it, and decode it where `thorough`. Raises InputError where it ends before its header says, or is broken."""
 
-    def close(self) -> None:
-        """Close the file."""
-
 
 @contextlib.contextmanager
 def opened(place: Place, reader: Reader = "pyav") -> Iterator[Opened]:
     """The clip at a place. Raises InputError, without the place's name, for what is not there, empty or no clip; and while it is read."""
     with contextlib.ExitStack() as stack:
         try:
-            clip = _opened(place, reader, stack)
-            stack.callback(clip.close)
-            yield clip
+            yield _opened(place, reader, stack)
         except FileNotFoundError as problem:
             raise InputError("there is no file") from problem
         except (
@@ -85,7 +80,7 @@ def _opened(place: Place, reader: Reader, stack: contextlib.ExitStack) -> Opened
         from videogen.data.through_decord import DecordVideo
 
         return DecordVideo(file)
-    return Video(file)
+    return stack.enter_context(contextlib.closing(Video(file)))
 
 
 class Part(io.RawIOBase):
@@ -148,9 +143,6 @@ class Pictures:
         for file in self.files if thorough else self.files[:1]:
             _still(file)
 
-    def close(self) -> None:
-        """Nothing is open."""
-
 
 class Moving:
     """A gif or webp; a picture is shown as long as the file says, a tenth of a second where it says nothing."""
@@ -172,9 +164,6 @@ class Moving:
 
     def whole(self, thorough: bool) -> None:
         """All of it has been read."""
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 def _still(file: Any) -> Image.Image:

@@ -60,6 +60,3 @@ class DecordVideo:
 
     def whole(self, thorough: bool) -> None:
         """Looked after when it was opened."""
-
-    def close(self) -> None:
-        """decord closes with its reader."""
