@@ -71,7 +71,10 @@ def parse_lora(text: str) -> tuple[str, float]:
 
 
 def read_prompt_map(path: Path) -> dict[int, str]:
-    """Prompts by frame from JSON `{"0": text, "8": text}` or lines `0: text`. Raises InputError for anything else."""
+    """Prompts by frame from JSON `{"0": text, "8": text}` or lines `0: text`.
+
+    Raises InputError for anything else, and for a frame that is named twice.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")  # Windows editors begin a file with a byte order mark
     except OSError as problem:
@@ -79,8 +82,8 @@ def read_prompt_map(path: Path) -> dict[int, str]:
     except UnicodeDecodeError as problem:
         raise InputError(f"the prompt map {path} is not text in UTF-8; save it as such") from problem
     try:
-        entries = json.loads(text)
-        pairs = list(entries.items()) if isinstance(entries, dict) else []
+        entries = json.loads(text, object_pairs_hook=tuple)
+        pairs = list(entries) if isinstance(entries, tuple) else []
     except ValueError:
         pairs = [line.partition(":")[::2] for line in text.splitlines() if line.strip()]
     try:
@@ -91,4 +94,6 @@ def read_prompt_map(path: Path) -> dict[int, str]:
         raise InputError(
             f'the prompt map {path} needs JSON such as {{"0": "a red circle", "8": "a blue circle"}}, or lines `0: a red circle`'
         )
+    if len(prompts) < len(pairs):
+        raise InputError(f"the prompt map {path} names a frame twice; give each frame once")
     return prompts

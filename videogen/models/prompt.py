@@ -1,4 +1,4 @@
-"""The prompt language: weights, forced breaks, and prompts that change along a clip.
+"""The prompt language: weights and forced breaks.
 
 `(x)` counts 1.1 times, `[x]` 1/1.1 times, `(x:1.3)` 1.3 times; nesting multiplies; a backslash makes a bracket or
 itself an ordinary character; `BREAK` starts a new chunk of tokens. This is the notation of the common web interfaces,
@@ -9,11 +9,7 @@ ordinary character.
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-from collections.abc import Mapping, Sequence
-
-from videogen.errors import InputError
 
 STRONGER = 1.1
 
@@ -24,7 +20,6 @@ _SYNTAX = re.compile(
       | (?P<rest>\s*\bBREAK\b\s*)""",
     re.VERBOSE,
 )
-_NUMBERED = re.compile(r'"?(\d+)"?\s*:\s*("?)(.*?)\2\s*,?$')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,56 +106,3 @@ def _assembled(texts: list[str | None], weights: list[float]) -> Prompt:
             sections[-1].append(Piece(part, weight, len(text)))
         text += part
     return Prompt(text, tuple(tuple(section) for section in sections))
-
-
-def read_travel(source: str | Mapping[str | int, str]) -> dict[int, str]:
-    """Prompts by frame, from `{frame: text}`, the same as JSON (also under the key `prompt_map`), or lines `0: text`.
-
-    Lines before the first number are put in front of every prompt and lines after the last behind it; in JSON these are
-    `head_prompt` and `tail_prompt`. Returns `{frame: text}` in ascending order. Raises InputError where no prompt, a
-    bad frame number or a frame twice is found.
-    """
-    pairs: Sequence[tuple[str | int, object]]
-    if isinstance(source, str):
-        pairs, head, tail = _from_json(source) if source.lstrip().startswith("{") else _from_lines(source)
-    else:
-        pairs, head, tail = list(source.items()), "", ""
-    found: dict[int, str] = {}
-    for key, text in pairs:
-        frame = int(key) if str(key).isdecimal() else -1
-        if frame < 0:
-            raise InputError(f"prompts by frame need frame numbers from 0 on, not {key!r}")
-        if frame in found:
-            raise InputError(f"prompts by frame have frame {frame} twice")
-        if not isinstance(text, str):
-            raise InputError(f"the prompt of frame {frame} is not a text")
-        found[frame] = ", ".join(part for part in (head, text, tail) if part)
-    if not found:
-        raise InputError(
-            'no prompts by frame found; write lines such as "0: a red circle" or JSON {"0": "a red circle"}'
-        )
-    return dict(sorted(found.items()))
-
-
-def _from_json(source: str) -> tuple[Sequence[tuple[str | int, object]], str, str]:
-    try:
-        whole = json.loads(source, object_pairs_hook=list)
-    except json.JSONDecodeError as problem:
-        raise InputError(f"prompts by frame are not valid JSON: {problem}") from problem
-    named = dict(whole)
-    pairs = named.get("prompt_map", whole)
-    if not isinstance(pairs, list):
-        raise InputError('"prompt_map" must be {frame: text}')
-    return pairs, str(named.get("head_prompt", "")), str(named.get("tail_prompt", ""))
-
-
-def _from_lines(source: str) -> tuple[Sequence[tuple[str | int, object]], str, str]:
-    lines = [line.strip() for line in source.splitlines() if line.strip()]
-    numbered = {i: match for i, line in enumerate(lines) if (match := _NUMBERED.match(line))}
-    if not numbered:
-        return [], "", ""
-    first, last = min(numbered), max(numbered)
-    stray = next((lines[i] for i in range(first, last) if i not in numbered), None)
-    if stray is not None:
-        raise InputError(f"prompts by frame: the line {stray!r} between numbered lines has no frame number")
-    return [(match[1], match[3]) for match in numbered.values()], ", ".join(lines[:first]), ", ".join(lines[last + 1 :])

@@ -94,7 +94,7 @@ def test_a_prompt_is_needed_once(run: Run, refused: Refused, animated: Path, tmp
 @pytest.mark.parametrize(
     "content",
     ["", "[1, 2]", "{}", '{"a": "x"}', '{"-1": "x"}', '{"0.5": "x"}', '{"0": 3}', '{"0": {"a": 1}}', '{"0": "x"',
-     "no colon", "0: a\nno colon", b"\xff\xfe\x00", None],
+     "no colon", "0: a\nno colon", "0: a\n00: b", '{"0": "a", "0": "b"}', b"\xff\xfe\x00", None],
 )  # fmt: skip
 def test_a_prompt_map_that_is_none(run: Run, animated: Path, tmp_path: Path, content: str | bytes | None) -> None:
     path = tmp_path / "map.txt"

@@ -1,13 +1,8 @@
-"""The prompt notation means what the web interfaces mean by it, and prompts by frame are read in every spelling people
-bring.
-"""
-
-import json
+"""The prompt notation means what the web interfaces mean by it."""
 
 import pytest
 
-from videogen.errors import InputError
-from videogen.models.prompt import Prompt, parse, plain, read_travel
+from videogen.models.prompt import Prompt, parse, plain
 
 
 def pieces(source: str) -> list[list[tuple[str, float]]]:
@@ -56,50 +51,3 @@ def test_pieces_lie_where_they_say_in_the_text() -> None:
 def test_plain_takes_brackets_literally() -> None:
     assert plain("a (red:1.3) BREAK") == Prompt("a (red:1.3) BREAK", (plain("a (red:1.3) BREAK").sections[0],))
     assert [p.weight for p in plain("((x))").sections[0]] == [1.0]
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        {0: "a cat", 8: "a dog"},
-        {"8": "a dog", "0": "a cat"},
-        json.dumps({"0": "a cat", "8": "a dog"}),
-        json.dumps({"prompt_map": {"0": "a cat", "8": "a dog"}}),
-        "0: a cat\n8: a dog\n",
-        '"0": "a cat",\n"8" : "a dog"',
-    ],
-)
-def test_travel_spellings(source: object) -> None:
-    assert read_travel(source) == {0: "a cat", 8: "a dog"}
-
-
-def test_travel_head_and_tail() -> None:
-    expected = {0: "best, a cat, night", 8: "best, a dog: big, night"}
-    assert read_travel("best\n0: a cat\n8: a dog: big\nnight") == expected
-    assert (
-        read_travel(
-            json.dumps({"head_prompt": "best", "prompt_map": {"0": "a cat", "8": "a dog: big"}, "tail_prompt": "night"})
-        )
-        == expected
-    )
-
-
-@pytest.mark.parametrize(
-    ("source", "says"),
-    [
-        ("", "no prompts by frame"),
-        ("just a prompt", "no prompts by frame"),
-        ("{}", "no prompts by frame"),
-        ({-1: "a"}, "frame numbers"),
-        ('{"first": "a"}', "frame numbers"),
-        ('{"0": "a", "0": "b"}', "twice"),
-        ("0: a\n0: b", "twice"),
-        ("0: a\nand\n1: b", "no frame number"),
-        ('{"0": "a"', "JSON"),
-        ('{"0": 3}', "not a text"),
-    ],
-)
-def test_bad_travel_is_one_line(source: object, says: str) -> None:
-    with pytest.raises(InputError, match=says) as raised:
-        read_travel(source)
-    assert "\n" not in str(raised.value)
