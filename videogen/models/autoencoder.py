@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 # Frames per slice; a slice of 512 x 512 frames takes about 2 GiB in float32 while it is decoded.
 FRAMES = 8
 
+# Attention as early versions of diffusers saved it, which Stable Diffusion 1.5's own folder holds.
+EARLY_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+
 
 def factor(vae: AutoencoderKL) -> int:
     """How many pixels one latent is wide (8 for Stable Diffusion)."""
@@ -43,3 +46,10 @@ def decode(vae: AutoencoderKL, latents: Tensor, slice_frames: int = FRAMES) -> T
 
 def _shift_scale(config: Any) -> tuple[float, float]:
     return float(config.get("shift_factor") or 0.0), float(config["scaling_factor"])
+
+
+def present_name(name: str) -> str:
+    """The name that a tensor of a VAE has today; names of today stay."""
+    for early, present in EARLY_ATTENTION.items():
+        name = name.replace(early, present)
+    return name

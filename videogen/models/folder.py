@@ -14,6 +14,7 @@ from torch import Tensor
 
 from videogen.errors import InputError, reason
 from videogen.models import sizes
+from videogen.models.autoencoder import present_name
 from videogen.models.text import TextSide, load_text_side, save_text_side, suffixed
 from videogen.models.text_encoder import TextEncoder
 from videogen.models.unet import UNet, UNetConfig
@@ -135,7 +136,7 @@ def load_vae(folder: Path, dtype: torch.dtype, variant: str | None = None) -> Au
         raise InputError(f"{folder} is a {kind}; only AutoencoderKL, the VAE of Stable Diffusion, can be used")
     with describing(folder / "config.json"), torch.device("meta"):
         vae: AutoencoderKL = AutoencoderKL.from_config(config)
-    state = {_present_name(n): v.to(dtype) for n, v in files.read(folder, variant).items()}
+    state = {present_name(n): v.to(dtype) for n, v in files.read(folder, variant).items()}
     load_state(vae, state, folder)
     return vae.eval()
 
@@ -203,16 +204,6 @@ def describing(file: Path) -> Iterator[None]:
     except Exception as problem:  # the file is foreign, and so may be the class: nothing tells what it raises
         said = f"{type(problem).__name__}: {reason(problem)}"
         raise InputError(f"{file} cannot be used ({said}); get the file again") from problem
-
-
-# Attention in VAEs that were saved by early versions of diffusers, as in Stable Diffusion 1.5's own folder.
-EARLY_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
-
-
-def _present_name(name: str) -> str:
-    for early, present in EARLY_ATTENTION.items():
-        name = name.replace(early, present)
-    return name
 
 
 def save_folder(

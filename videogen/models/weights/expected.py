@@ -7,7 +7,7 @@ modules. For other families nothing is said.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,15 @@ from typing import Any
 import torch
 
 from videogen.errors import InputError
+from videogen.models.autoencoder import present_name
 from videogen.models.presets import PRESETS, SD_VAE, Preset
 from videogen.models.unet import UNet, UNetConfig
 from videogen.models.weights import motion_keys
 from videogen.models.weights.families import Family
-from videogen.models.weights.single_file import TEXT, spelt_with_prefix, split
+from videogen.models.weights.single_file import PRESET_OF, TEXT, spelt_with_prefix, split
 from videogen.models.weights.strict import Shapes, compare, shapes_of
 
 BY_WIDTH = {768: "sd15", 1024: "sd21", 2048: "sdxl", 1280: "sdxl-refiner"}
-SINGLE = {"sd1_single": "sd15", "sd2_single": "sd21", "sdxl_single": "sdxl", "sdxl_refiner_single": "sdxl-refiner"}
 TEXTS = {
     "clip_text": ("sd15", "text_encoder"),
     "clip_text_h": ("sd21", "text_encoder"),
@@ -59,7 +59,7 @@ def verdict(shapes: Shapes, family: Family, folder: Path | None = None) -> Verdi
     try:
         if family.part == "motion":
             return _motion(shapes)
-        if family.name in SINGLE:
+        if family.name in PRESET_OF:
             return _single(shapes, family)
         if family.name in ("sd_unet", "sdxl_unet", "sdxl_refiner_unet"):
             config = _config(folder, "UNet2DConditionModel")
@@ -69,7 +69,11 @@ def verdict(shapes: Shapes, family: Family, folder: Path | None = None) -> Verdi
         if family.name == "vae":
             config = _config(folder, "AutoencoderKL")
             known = _width(shapes, "encoder.conv_in.weight") == 128
-            return _compare(_today(shapes), _vae(config or SD_VAE)) if config or known else None
+            return (
+                _compare({present_name(key): shape for key, shape in shapes.items()}, _vae(config or SD_VAE))
+                if config or known
+                else None
+            )
         if family.name in TEXTS:
             return _text_encoder(shapes, *TEXTS[family.name], _config(folder, "CLIPTextModel"))
     except InputError as problem:  # the config beside it describes a network that is not known here
@@ -127,19 +131,8 @@ def _text(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes_of(model.state_dict())
 
 
-def _today(shapes: Shapes) -> dict[str, Sequence[int]]:
-    """A VAE's keys with the attention's names of before diffusers 0.18 brought up to date."""
-    renamed = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-    out = {}
-    for key, shape in shapes.items():
-        head, _, last = key.rpartition(".")
-        stem, _, word = head.rpartition(".")
-        out[f"{stem}.{renamed[word]}.{last}" if word in renamed else key] = shape
-    return out
-
-
 def _single(shapes: Shapes, family: Family) -> Verdict | None:
-    preset: Preset = PRESETS[SINGLE[family.name]]
+    preset: Preset = PRESETS[PRESET_OF[family.name]]
     if _width(shapes, "model.diffusion_model.input_blocks.0.0.weight") != preset.unet.channels[0]:
         return None
     unet = replace(preset.unet, in_channels=int(family.facts.get("input channels", 4)))

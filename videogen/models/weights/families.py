@@ -82,11 +82,6 @@ def _trained(family: Family, metadata: Mapping[str, str]) -> Family:
     return replace(family, title=title, facts=family.facts | facts)
 
 
-def looks_like(shapes: Shapes) -> str:
-    """Half a sentence for errors: "this looks like ..."."""
-    return f"this looks like: {recognise(shapes).title}"
-
-
 def _fits(signature: Signature, keys: str, shapes: Shapes) -> bool:
     return (
         (signature.most is None or len(shapes) <= signature.most)

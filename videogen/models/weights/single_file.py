@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 PREFIXES = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner.embedders.")
 PREDICTIONS = {"eps": "epsilon", "epsilon": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction"}
 
+PRESET_OF = {"sd1_single": "sd15", "sd2_single": "sd21", "sdxl_single": "sdxl", "sdxl_refiner_single": "sdxl-refiner"}
+
 # Where each family's text encoders lie: part name -> prefix, and whether it is spelt as OpenCLIP spells it.
 TEXT = {
     "sd1_single": {"text_encoder": ("cond_stage_model.transformer.", False)},
@@ -63,13 +65,12 @@ class SingleFile:
     line: str
 
 
-def read_single_file(source: str | Path, prediction_type: str | None = None, *, ema: bool = False) -> SingleFile:
-    """Read a .safetensors or .ckpt file of a whole model.
+def read_single_file(source: str | Path, prediction_type: str | None = None) -> SingleFile:
+    """Read a .safetensors or .ckpt file of a whole model; averaged copies of its weights (EMA) are passed over.
 
     prediction_type  "epsilon" or "v_prediction", where the file cannot say
-    ema              take the averaged copies of the UNet (`model_ema.*`) instead of the weights beside them
 
-    Raises InputError for another kind of file, and where averaged copies are asked for and missing.
+    Raises InputError for another kind of file.
     """
     path = Path(source)
     state = files.read(path)
@@ -80,33 +81,25 @@ def read_single_file(source: str | Path, prediction_type: str | None = None, *, 
         )
     metadata = files.read_header(path).metadata if path.suffix == ".safetensors" else {}
     preset = _preset(family, path.name, metadata, prediction_type, state)
-    parts = split(state, family.name, preset, ema=ema)
+    parts = split(state, family.name, preset)
     count = sum(map(len, parts.values()))
     passed = f"; passed over: {', '.join(family.ignored)}" if family.ignored else ""
-    line = f"{path.name}: {family.title}, {preset.scheduler['prediction_type']}, {count} tensors{' (averaged)' if ema else ''}{passed}"
+    line = f"{path.name}: {family.title}, {preset.scheduler['prediction_type']}, {count} tensors{passed}"
     return SingleFile(family, preset, parts, line)
 
 
-def split(
-    state: Mapping[str, Tensor], family: str, preset: Preset, *, ema: bool = False
-) -> dict[str, dict[str, Tensor]]:
+def split(state: Mapping[str, Tensor], family: str, preset: Preset) -> dict[str, dict[str, Tensor]]:
     """The parts in a single file's state dict, with diffusers' names (text encoders in the spelling with
     `text_model.`).
 
     family is one of `TEXT`. Position ids, logit scales, schedule buffers and a last text layer that the model never
-    reads are left out. Raises InputError where averaged copies are asked for and missing.
+    reads are left out.
     """
     import videogen.foreign
 
     from diffusers.loaders import single_file_utils as converters
 
-    state = {
-        name: tensor
-        for name, tensor in state.items()
-        if name.startswith(PREFIXES) or (ema and name.startswith("model_ema."))
-    }
-    if ema:
-        state = _averaged(state)
+    state = {name: tensor for name, tensor in state.items() if name.startswith(PREFIXES)}
     config = preset.unet.to_diffusers()
     with _quiet(converters.logger.name):
         parts = {
@@ -222,9 +215,7 @@ def _preset(
         base = any(word in name.lower() for word in ("512", "base"))
         preset = PRESETS["sd21-base" if PREDICTIONS[told or ("eps" if base else "v")] == "epsilon" else "sd21"]
     else:
-        preset = PRESETS[
-            {"sd1_single": "sd15", "sdxl_single": "sdxl", "sdxl_refiner_single": "sdxl-refiner"}[family.name]
-        ]
+        preset = PRESETS[PRESET_OF[family.name]]
     scheduler: dict[str, Any] = dict(preset.scheduler)
     if told is not None:
         scheduler["prediction_type"] = PREDICTIONS[told]
@@ -232,18 +223,6 @@ def _preset(
         scheduler["rescale_betas_zero_snr"] = True
     unet = dataclasses.replace(preset.unet, in_channels=int(family.facts.get("input channels", 4)))
     return dataclasses.replace(preset, scheduler=scheduler, unet=unet)
-
-
-def _averaged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The UNet's weights replaced by their EMA copies, which are named after them with the dots left out."""
-    whole = {name: tensor for name, tensor in state.items() if not name.startswith("model_ema.")}
-    for name in whole:
-        if name.startswith("model.diffusion_model."):
-            copy = "model_ema." + name.removeprefix("model.").replace(".", "")
-            if copy not in state:
-                raise InputError(f"the file holds no averaged copy of {name}; load it without ema")
-            whole[name] = state[copy]
-    return whole
 
 
 @contextmanager

@@ -227,7 +227,7 @@ def test_text_encoders_without_prefix_are_read_the_same():
     assert found.keys() == {f"text_model.{key}" for key in models["text_encoder"].state_dict()}
 
 
-def test_averaged_weights_only_when_asked(tmp_path, monkeypatch):
+def test_averaged_weights_are_passed_over(tmp_path, monkeypatch):
     preset, models, file = small("sd15")
     monkeypatch.setitem(PRESETS, "sd15", preset)
     copies = {
@@ -236,15 +236,10 @@ def test_averaged_weights_only_when_asked(tmp_path, monkeypatch):
         if key.startswith("model.diffusion_model.")
     }
     files.write(tmp_path / "model.safetensors", file | copies | {"model_ema.decay": torch.tensor(0.999)})
-    files.write(tmp_path / "without.safetensors", file)
     plain = read_single_file(tmp_path / "model.safetensors")
-    averaged = read_single_file(tmp_path / "model.safetensors", ema=True)
     for key, tensor in models["unet"].state_dict().items():
         assert torch.equal(plain.parts["unet"][key], tensor)
-        assert torch.equal(averaged.parts["unet"][key], tensor + 1)
     assert "EMA copies" in plain.line
-    with pytest.raises(InputError, match=r"holds no averaged copy of model\.diffusion_model"):
-        read_single_file(tmp_path / "without.safetensors", ema=True)
 
 
 def prediction(tmp_path, state, name, metadata=None, asked=None):
