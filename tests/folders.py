@@ -123,3 +123,19 @@ def _saved_sdxl(folder: Path, kind: Any, context: int, sizes: int, **parts: Any)
     pipe.set_progress_bar_config(disable=True)
     pipe.save_pretrained(folder)
     return pipe
+
+
+def released_config(blocks: str) -> dict[str, Any]:
+    """What a file saved by Tune-A-Video's authors' class ("3D"), or by FateZero's ("Pseudo3D"), says of the network under it: all of
+    its arguments at Stable Diffusion 1.5's size.
+    """
+    return {
+        "_class_name": f"UNet{blocks}ConditionModel", "_diffusers_version": "0.11.1", "act_fn": "silu", "attention_head_dim": 8,
+        "block_out_channels": [320, 640, 1280, 1280], "center_input_sample": False, "class_embed_type": None,
+        "cross_attention_dim": 768, "downsample_padding": 1, "dual_cross_attention": False, "flip_sin_to_cos": True, "freq_shift": 0,
+        "down_block_types": [*[f"CrossAttnDownBlock{blocks}"] * 3, f"DownBlock{blocks}"], "in_channels": 4, "layers_per_block": 2,
+        "mid_block_scale_factor": 1, "mid_block_type": f"UNetMidBlock{blocks}CrossAttn", "norm_eps": 1e-05, "norm_num_groups": 32,
+        "num_class_embeds": None, "only_cross_attention": False, "out_channels": 4, "resnet_time_scale_shift": "default",
+        "sample_size": 64, "up_block_types": [f"UpBlock{blocks}", *[f"CrossAttnUpBlock{blocks}"] * 3], "upcast_attention": False,
+        "use_linear_projection": False,
+    }  # fmt: skip

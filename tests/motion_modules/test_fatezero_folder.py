@@ -168,14 +168,4 @@ def test_the_command_line_edits_with_it(saved: Path, tmp_path: Path) -> None:
 
 def test_the_config_of_the_released_class_is_understood() -> None:
     """What a file saved by the authors' class says of the network under it."""
-    said = {
-        "_class_name": "UNetPseudo3DConditionModel", "_diffusers_version": "0.11.1", "act_fn": "silu", "attention_head_dim": 8,
-        "block_out_channels": [320, 640, 1280, 1280], "center_input_sample": False, "class_embed_type": None,
-        "cross_attention_dim": 768, "downsample_padding": 1, "dual_cross_attention": False, "flip_sin_to_cos": True, "freq_shift": 0,
-        "down_block_types": [*["CrossAttnDownBlockPseudo3D"] * 3, "DownBlockPseudo3D"], "in_channels": 4, "layers_per_block": 2,
-        "mid_block_scale_factor": 1, "mid_block_type": "UNetMidBlockPseudo3DCrossAttn", "norm_eps": 1e-05, "norm_num_groups": 32,
-        "num_class_embeds": None, "only_cross_attention": False, "out_channels": 4, "resnet_time_scale_shift": "default",
-        "sample_size": 64, "up_block_types": ["UpBlockPseudo3D", *["CrossAttnUpBlockPseudo3D"] * 3], "upcast_attention": False,
-        "use_linear_projection": False,
-    }  # fmt: skip
-    assert UNetConfig.from_diffusers(image_config(said, tuned.FATEZERO)) == UNetConfig()
+    assert UNetConfig.from_diffusers(image_config(folders.released_config("Pseudo3D"), tuned.FATEZERO)) == UNetConfig()

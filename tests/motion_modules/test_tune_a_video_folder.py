@@ -80,16 +80,7 @@ def test_the_files_are_the_authors(pipe: Pipeline, tmp_path: Path) -> None:
 
 def test_the_config_of_the_released_class_is_understood(manifests: dict[str, dict[str, list[int]]]) -> None:
     """What a file saved by the authors' class says, every one of its arguments registered."""
-    said = {
-        "_class_name": "UNet3DConditionModel", "_diffusers_version": "0.11.1", "act_fn": "silu", "attention_head_dim": 8,
-        "block_out_channels": [320, 640, 1280, 1280], "center_input_sample": False, "class_embed_type": None,
-        "cross_attention_dim": 768, "downsample_padding": 1, "dual_cross_attention": False, "flip_sin_to_cos": True, "freq_shift": 0,
-        "down_block_types": [*["CrossAttnDownBlock3D"] * 3, "DownBlock3D"], "in_channels": 4, "layers_per_block": 2,
-        "mid_block_scale_factor": 1, "mid_block_type": "UNetMidBlock3DCrossAttn", "norm_eps": 1e-05, "norm_num_groups": 32,
-        "num_class_embeds": None, "only_cross_attention": False, "out_channels": 4, "resnet_time_scale_shift": "default",
-        "sample_size": 64, "up_block_types": ["UpBlock3D", *["CrossAttnUpBlock3D"] * 3], "upcast_attention": False,
-        "use_linear_projection": False,
-    }  # fmt: skip
+    said = folders.released_config("3D")
     config = UNetConfig.from_diffusers(tuned.image_config(said))
     assert config == UNetConfig()
     back = tuned.authors_config(config)

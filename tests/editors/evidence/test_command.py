@@ -9,6 +9,7 @@ import pytest
 import editors
 from editors.evidence.command import SILENT, editing
 from tests import folders
+from tests.videogen.cli.calls import one_error_line
 from videogen.cli import app
 from videogen.metrics import document
 
@@ -83,9 +84,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 ) -> None:
     capfd.readouterr()
     assert run(model, tmp_path / "run", *options) == 2
-    (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith("error: ")
-    assert complaint in line
+    assert complaint in one_error_line(capfd.readouterr().err)
     assert not (tmp_path / "run").exists()
 
 

@@ -19,12 +19,17 @@ class Done:
 Run = Callable[..., Done]
 
 
+def one_error_line(text: str) -> str:
+    """The only line of `text`, which must begin with `error: `."""
+    (line,) = text.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
 def error_line(done: Done) -> str:
     """The one line on stderr of a command that refused its input."""
     assert (done.code, done.out) == (2, "")
-    (line,) = done.err.splitlines()
-    assert line.startswith("error: ")
-    return line
+    return one_error_line(done.err)
 
 
 def contents(folder: Path) -> dict[Path, bytes | None]:

@@ -11,6 +11,7 @@ from typing import Annotated
 import pytest
 import typer
 
+from tests.videogen.cli.calls import one_error_line
 from videogen import __version__
 from videogen.cli import app
 from videogen.errors import InputError
@@ -36,13 +37,6 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
         monkeypatch.setitem(app.COMMANDS, "fail", lambda: raising(problem))
 
     return install
-
-
-def one_error_line(text: str) -> str:
-    """The only line of `text`, which must begin with `error: `."""
-    (line,) = text.splitlines()
-    assert line.startswith("error: ")
-    return line
 
 
 def test_version() -> None:

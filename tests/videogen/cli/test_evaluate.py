@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests import folders
+from tests.videogen.cli.calls import one_error_line
 from videogen.cli import app
 from videogen.cli.evaluate import command_line
 from videogen.metrics import report
@@ -75,9 +76,7 @@ def test_another_setting_is_refused_in_the_same_folder(
     assert run(model, tmp_path / "run") == 0
     capsys.readouterr()
     assert run(model, tmp_path / "run", "--steps", "2") == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ")
-    assert "holds a run with steps 1, this one has 2" in line
+    assert "holds a run with steps 1, this one has 2" in one_error_line(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(
@@ -95,10 +94,9 @@ def test_another_setting_is_refused_in_the_same_folder(
 def test_a_mistake_is_one_line_and_leaves_nothing(
     model: Path, tmp_path: Path, options: list[str], complaint: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    capfd.readouterr()
     assert run(model, tmp_path / "run", *options) == 2
-    (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith("error: ")
-    assert complaint in line
+    assert complaint in one_error_line(capfd.readouterr().err)
     assert not (tmp_path / "run").exists()
 
 
