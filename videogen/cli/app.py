@@ -8,6 +8,8 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any
 
@@ -21,72 +23,14 @@ from videogen.errors import InputError
 Command = Callable[..., None]
 
 
-def _doctor() -> Command:
-    from videogen.cli.doctor import doctor
-
-    return doctor
-
-
-def _generate() -> Command:
-    from videogen.cli.generate import generate
-
-    return generate
+def _imported(name: str) -> Command:
+    command: Command = getattr(import_module(f"videogen.cli.{name}"), name)
+    return command
 
 
-def _edit() -> Command:
-    from videogen.cli.edit import edit
-
-    return edit
-
-
-def _reproduce() -> Command:
-    from videogen.cli.reproduce import reproduce
-
-    return reproduce
-
-
-def _evaluate() -> Command:
-    from videogen.cli.evaluate import evaluate
-
-    return evaluate
-
-
-def _train() -> Command:
-    from videogen.cli.train import train
-
-    return train
-
-
-def _data() -> Command:
-    from videogen.cli.data import data
-
-    return data
-
-
-def _shapes() -> Command:
-    from videogen.cli.shapes import shapes
-
-    return shapes
-
-
-def _inspect() -> Command:
-    from videogen.cli.inspect import inspect
-
-    return inspect
-
-
-# name -> the import of its function; a new command is one file, one such function and one row here
-COMMANDS: dict[str, Callable[[], Command]] = {
-    "generate": _generate,
-    "edit": _edit,
-    "reproduce": _reproduce,
-    "train": _train,
-    "data": _data,
-    "shapes": _shapes,
-    "inspect": _inspect,
-    "evaluate": _evaluate,
-    "doctor": _doctor,
-}
+NAMES = ("generate", "edit", "reproduce", "train", "data", "shapes", "inspect", "evaluate", "doctor")
+# name -> the import of its function; a new command is one file, one function of the same name and that name here
+COMMANDS: dict[str, Callable[[], Command]] = {name: partial(_imported, name) for name in NAMES}
 
 
 def announced() -> dict[str, EntryPoint]:
