@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from videogen import generation
@@ -18,6 +19,7 @@ Line = tuple[str, str]
 def explain(pipe: Pipeline, request: Request) -> list[Line]:
     """Pairs (name, text), in the order in which things happen. Raises InputError for what the call itself would refuse."""
     plan = pipe.plan(**generation.planned(pipe, request))
+    _check_words(pipe, plan, request)
     return [
         ("model", pipe.parts.line),
         ("parts", _parts(pipe)),
@@ -32,6 +34,15 @@ def explain(pipe: Pipeline, request: Request) -> list[Line]:
         ("each step", _step(plan, request)),
         ("memory", _memory(pipe, plan)),
     ]
+
+
+@torch.no_grad()
+def _check_words(pipe: Pipeline, plan: Plan, request: Request) -> None:
+    """Encode the prompts: quickly done, and what the model cannot be told ends here."""
+    pipe.condition(
+        [request.prompt], request.negative, plan.frames, plan.size, request.motion_scale, prompt_2=request.prompt_2,
+        negative_2=request.negative_2, clip_skip=request.clip_skip,
+    )  # fmt: skip
 
 
 def _parts(pipe: Pipeline) -> str:

@@ -86,6 +86,8 @@ class Request:
             raise InputError(f"dtype {self.dtype!r}: choose one of {', '.join(DTYPES)}")
         if self.overlap is not None and self.window is None:
             raise InputError("an overlap belongs to windows; give --window too")
+        if self.refiner is not None and self.free_init > 1:
+            raise InputError("FreeInit samples the whole path again and again; leave --refiner or --free-init out")
         try:
             torch.zeros(1, device=self.device).cpu()
         except (RuntimeError, AssertionError) as problem:

@@ -39,6 +39,15 @@ def test_times_and_windows_are_those_of_the_call(pipe: Pipeline) -> None:
     assert (lines["guidance"], lines["prompt"]) == ("5", "'a red circle', against 'blue': 1 x 77 tokens")
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [({"prompt_2": "a cat"}, "one text encoder"), ({"clip_skip": 99}, "cannot be skipped"), ({"steps": 2000}, "steps")],
+)
+def test_what_the_call_refuses_is_refused_here(pipe: Pipeline, changes: dict[str, object], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        told(pipe, **changes)
+
+
 def test_what_does_not_act_is_said(pipe: Pipeline) -> None:
     lines = told(pipe, frames=1, guidance=1.0)
     assert lines["motion"].startswith("left out")
