@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -16,13 +16,15 @@ from torch import Tensor
 from videogen.errors import InputError
 from videogen.path import Path
 
+Filter = Literal["butterworth", "gaussian", "ideal"]
+
 
 @dataclasses.dataclass(frozen=True)
 class FreeInit:
     """iterations of sampling in all; the low-pass filter with its stop frequencies in space and time, as shares of the Nyquist frequency."""
 
     iterations: int = 3
-    filter: Literal["butterworth", "gaussian", "ideal"] = "butterworth"
+    filter: Filter = "butterworth"
     space: float = 0.25
     time: float = 0.25
     order: int = 4
@@ -30,6 +32,8 @@ class FreeInit:
     def __post_init__(self) -> None:
         if self.iterations < 1:
             raise InputError(f"FreeInit with {self.iterations} iterations: give at least 1")
+        if self.filter not in get_args(Filter):
+            raise InputError(f"FreeInit's filter {self.filter!r}: choose one of {', '.join(get_args(Filter))}")
         if not (0 <= self.space <= 1 and 0 <= self.time <= 1):
             raise InputError("FreeInit's stop frequencies are shares of the highest frequency, between 0 and 1")
 

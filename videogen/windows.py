@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -47,6 +47,8 @@ class Windows:
     anchor: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.weights not in get_args(Weights):
+            raise InputError(f"weights of windows {self.weights!r}: choose one of {', '.join(get_args(Weights))}")
         own = self.length - len(self.anchor)
         if own < 1 or not 0 <= self.overlap < own:
             beside = f" beside {len(self.anchor)} anchors" if self.anchor else ""

@@ -58,7 +58,7 @@ def test_values_of_the_filter_are_shares() -> None:
         assert passes.max() <= 1
 
 
-@pytest.mark.parametrize("wrong", [{"iterations": 0}, {"space": 1.5}])
-def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
+@pytest.mark.parametrize("wrong", [{"iterations": 0}, {"space": 1.5}, {"filter": "box"}])
+def test_impossible_settings_are_refused(wrong: dict[str, float | str]) -> None:
     with pytest.raises(InputError):
         FreeInit(**wrong)

@@ -63,6 +63,11 @@ def test_an_overlap_as_long_as_the_window_is_refused() -> None:
         Windows(8, 8)
 
 
+def test_weights_that_are_not_known_are_refused() -> None:
+    with pytest.raises(InputError, match="choose one of pyramid, flat, linear"):
+        Windows(8, 4, "even")  # type: ignore[arg-type]
+
+
 def test_an_anchor_stands_in_every_window_and_counts_once() -> None:
     windows = Windows(4, 0, "flat", anchor=(0,))
     cut = windows.cut(range(8))
