@@ -1,7 +1,7 @@
 """LoRA merged into weights: W = W0 + sum over files of weight * delta (Hu et al. 2021, equation 3), with an exact way
 back.
 
-`load_lora` merges one file and returns the `Loras` that further files join. W0 of every touched weight is kept, and W
+`Loras.add` merges a file into the parts of a model. W0 of every touched weight is kept, and W
 is always computed from W0, files in the order of their names: so the order of loading does not matter, and taking a
 file out again restores the weights bit for bit.
 """
@@ -145,16 +145,6 @@ class Loras:
             parameter.copy_(total if active else original)
             if not using:
                 del self._originals[place]
-
-
-def load_lora(parts: Mapping[str, nn.Module], source: Source, weight: float = 1.0, name: str | None = None) -> Loras:
-    """Merge one LoRA file into the parts and return the `Loras` that holds the way back; further files go to its `add`.
-
-    Two `Loras` over the same parts must be undone in reverse order, for each keeps the weights it found.
-    """
-    loras = Loras(parts)
-    loras.add(source, weight, name)
-    return loras
 
 
 def _opened(source: Source) -> tuple[dict[str, Tensor], dict[str, object] | None, dict[str, str], str]:

@@ -10,7 +10,7 @@ from peft import LoHaConfig, LoKrConfig, LoraConfig, get_peft_model, get_peft_mo
 from torch import nn
 
 from motion_modules.animatediff import MotionConfig, add_motion
-from videogen.adapters.lora import Loras, load_lora
+from videogen.adapters.lora import Loras
 from videogen.errors import InputError
 from videogen.models.unet import UNet, UNetConfig
 from videogen.models.weights import files, motion_keys
@@ -47,6 +47,12 @@ def parts() -> dict[str, nn.Module]:
 @pytest.fixture
 def fresh(parts):
     return {name: copy.deepcopy(module) for name, module in parts.items()}
+
+
+def load_lora(parts, source, weight=1.0, name=None):
+    loras = Loras(parts)
+    loras.add(source, weight, name)
+    return loras
 
 
 def weight_of(parts, part, module):
