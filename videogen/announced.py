@@ -11,14 +11,19 @@ from videogen.errors import InputError
 from videogen.models.folder import read_json
 
 
-def motion_installer() -> Callable[[Any, Path], Any]:
-    """What installs motion modules (group `videogen.motion`): called `(unet, source)`, it returns a `pipeline.Motion`."""
-    found = list(entry_points(group="videogen.motion"))
+def needed(group: str, what: str) -> Any:
+    """What announces itself in a group. Raises InputError where nothing does; `what` it would bring is said there."""
+    found = list(entry_points(group=group))
     if not found:
         raise InputError(
-            "no motion modules are installed beside videogen; install the whole distribution (pip install videogen)"
+            f"no {what} are installed beside videogen; install the whole distribution (pip install videogen)"
         )
     return found[0].load()
+
+
+def motion_installer() -> Callable[[Any, Path], Any]:
+    """What installs motion modules (group `videogen.motion`): called `(unet, source)`, it returns a `pipeline.Motion`."""
+    return needed("videogen.motion", "motion modules")
 
 
 def model_opener(folder: Path) -> Callable[[Path, Any], Any] | None:

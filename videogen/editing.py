@@ -9,13 +9,13 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from videogen import generation
+from videogen.announced import needed
 from videogen.errors import InputError
 from videogen.pipeline import Pipeline
 from videogen.recipe import Recipe
@@ -127,12 +127,7 @@ class Offer(NamedTuple):
 
 def offered() -> Offer:
     """What the installed editing package brings. Raises InputError where there is none."""
-    found = list(entry_points(group="videogen.editing"))
-    if not found:
-        raise InputError(
-            "no editing methods are installed beside videogen; install the whole distribution (pip install videogen)"
-        )
-    offer: Offer = found[0].load()()
+    offer: Offer = needed("videogen.editing", "editing methods")()
     return offer
 
 
