@@ -7,7 +7,7 @@ inside a network nothing depends on the time grid, the window or a step counter.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -74,14 +74,15 @@ def keyed(keys: Sequence[float] | Mapping[int, float], frames: Sequence[int]) ->
         raise InputError("weights by frame are empty; give at least one")
     if not isinstance(keys, Mapping):
         return [float(keys[min(i, len(keys) - 1)]) for i in frames]
-    at = sorted(keys)
-    values = []
-    for i in frames:
-        before = max((k for k in at if k <= i), default=at[0])
-        after = min((k for k in at if k >= i), default=at[-1])
-        share = 0.0 if after <= before else (i - before) / (after - before)
-        values.append((1 - share) * float(keys[before]) + share * float(keys[after]))
-    return values
+    around = (between(keys, i) for i in frames)
+    return [(1 - share) * float(keys[before]) + share * float(keys[after]) for before, after, share in around]
+
+
+def between(keys: Collection[int], frame: int) -> tuple[int, int, float]:
+    """The keys on both sides of a frame, and its share of the way from one to the other; 0 at a key and outside."""
+    before = max((key for key in keys if key <= frame), default=min(keys))
+    after = min((key for key in keys if key > frame), default=before)
+    return before, after, (frame - before) / (after - before) if after > before else 0.0
 
 
 @dataclasses.dataclass(frozen=True)

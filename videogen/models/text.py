@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from videogen.conditioning import Conditioning
+from videogen.conditioning import Conditioning, between
 from videogen.errors import InputError, reason
 from videogen.models.prompt import Prompt
 from videogen.models.text_encoder import Batch, Emphasis, TextEncoder, inner
@@ -128,14 +128,8 @@ def travel(keys: Mapping[int, Tensor], frames: Sequence[int]) -> Tensor:
     """
     if not keys:
         raise InputError("prompts by frame are empty; give at least one")
-    at = sorted(keys)
-    values = []
-    for frame in frames:
-        before = max((k for k in at if k <= frame), default=at[0])
-        after = min((k for k in at if k > frame), default=at[-1])
-        share = (frame - before) / (after - before) if after > before and frame > before else 0.0
-        values.append(torch.lerp(keys[before], keys[after], share) if share else keys[before])
-    return torch.stack(values)
+    around = (between(keys, frame) for frame in frames)
+    return torch.stack([torch.lerp(keys[a], keys[b], share) if share else keys[a] for a, b, share in around])
 
 
 def text_model(config: CLIPTextConfig, state: Mapping[str, Tensor], source: str | Path, *, pooled: bool) -> Any:
