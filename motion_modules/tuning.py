@@ -146,8 +146,12 @@ def read_clip(data: TrainData) -> Tensor:
     """The frames that are tuned on: `f 3 H W` in [0, 1], squeezed to the size as the authors do. Raises InputError for an unusable file."""
     from videogen.video import read
 
-    clip = read(data.video_path, start=data.sample_start_idx)
-    frames = clip.to_float().expand(-1, 3, -1, -1)[:: data.sample_frame_rate][: data.n_sample_frames]
+    clip = read(data.video_path)
+    frames = (
+        clip.cut(data.sample_start_idx, len(clip))
+        .to_float()
+        .expand(-1, 3, -1, -1)[:: data.sample_frame_rate][: data.n_sample_frames]
+    )
     size = (data.height, data.width)
     return frames if frames.shape[2:] == size else torch.nn.functional.interpolate(frames, size, mode="area")
 

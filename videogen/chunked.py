@@ -23,7 +23,8 @@ from videogen.editing import Edit, Job, Offer, Request, chunks_of, offered, reci
 from videogen.errors import InputError
 from videogen.models import autoencoder
 from videogen.plan import size_of
-from videogen.streams import Add, Source, open_source, writing
+from videogen.streams import Add, writing
+from videogen.video import Source, open_source
 from videogen.windows import Window, Windows
 
 LEAST = 4  # latents on the shorter side of a very long or high picture

@@ -19,7 +19,7 @@ from videogen.announced import needed
 from videogen.errors import InputError
 from videogen.pipeline import Pipeline
 from videogen.recipe import Recipe
-from videogen.streams import Source, open_source
+from videogen.video import Source, open_source
 from videogen.windows import Windows
 
 

@@ -43,23 +43,6 @@ EARLY = Fraction(1, 2)  # seconds before its announced end at which a clip has b
 SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
-@dataclasses.dataclass(frozen=True)
-class Movie:
-    """What was read: frames `f h w 3` uint8, the rate, the note in the metadata, and whether there is sound.
-
-    `first` is the time of the first of these frames, in seconds from the first of the file; `decoded` how many frames
-    the file holds in all, None where reading stopped before its end, `announced` how many its header says (0: nothing).
-    """
-
-    frames: np.ndarray
-    fps: Fraction
-    note: str | None
-    sound: bool
-    first: Fraction
-    decoded: int | None
-    announced: int
-
-
 def write_movie(path: Path, frames: np.ndarray, fps: Fraction, note: str, audio: Audio | None) -> None:
     """Encode frames `f h w 3` uint8 at exactly `fps`; `note` becomes the container's comment, sound is taken along."""
     height, width = frames.shape[1:3]
@@ -136,19 +119,6 @@ class Encoder:
             self.close()
 
 
-def read_movie(path: Path, start: int, count: int | None, fps: Fraction | None) -> Movie:
-    """Decode frames start, start + 1, ... (at most `count`) as they are shown: turned by the rotation flag, in sRGB.
-
-    With `fps` the clip is first laid on that rate, each instant showing the latest frame; else every frame is taken,
-    and a file whose frame times vary is told by a warning. Raises InputError for what is no video, has no picture, no
-    frames, or breaks off.
-    """
-    with _opened(path) as container:
-        if not container.streams.video:
-            raise InputError(f"{path} has no video in it")
-        return _read(container, path, start, count, fps)
-
-
 def read_note(path: Path) -> str | None:
     """The comment in a container's metadata. Raises InputError for what is no video."""
     with _opened(path) as container:
@@ -157,7 +127,12 @@ def read_note(path: Path) -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """What a pass over a whole file found: how many frames, height and width as they are shown, and as in `Movie`."""
+    """What a pass over a whole file found.
+
+    count      how many frames can be decoded, `announced` how many the header says (0: nothing)
+    size       height and width as they are shown
+    note       the comment in the metadata
+    """
 
     count: int
     size: tuple[int, int]
@@ -170,8 +145,8 @@ class Survey:
 def survey(path: Path) -> Survey:
     """Decode a file once, keeping nothing.
 
-    Raises InputError as `read_movie` does, and for pictures of several sizes and turns that are no quarter turns; warns where frame times vary,
-    and where the clip ends before the length that its header announces.
+    Raises InputError for what is no video, has no picture, no frames or pictures of several sizes, breaks off, or is turned by no quarter turn;
+    warns where frame times vary, and where the clip ends before the length that its header announces.
     """
     with _opened(path) as container:
         if not container.streams.video:
@@ -181,7 +156,8 @@ def survey(path: Path) -> Survey:
         nominal = Fraction(stream.average_rate or stream.guessed_rate or 25)
         times: list[Fraction] = []
         shown: set[tuple[int, int]] = set()
-        for frame, _, _ in _timed(container.decode(stream), nominal, times):
+        for frame in container.decode(stream):
+            times.append(len(times) / nominal if frame.pts is None else frame.pts * frame.time_base)
             if frame.rotation % 90:
                 raise InputError(f"{path} is turned by {frame.rotation} degrees; only quarter turns can be read")
             shown.add((frame.width, frame.height) if frame.rotation % 180 else (frame.height, frame.width))
@@ -190,7 +166,7 @@ def survey(path: Path) -> Survey:
             raise InputError(f"the pictures of {path} change size ({told}); convert it to one size first")
         if not shown:
             raise InputError(f"{path} has no frames")
-        _tell_early_end(path, container, times[-1] + 1 / nominal)
+        _tell_early_end(path, container, times[-1] - times[0] + 1 / nominal)
         _tell_varying(path, times, nominal)
         return Survey(len(times), shown.pop(), nominal, _note(container), bool(container.streams.audio), stream.frames)
 
@@ -218,65 +194,6 @@ def _note(container: Any) -> str | None:
     return {key.lower(): value for key, value in container.metadata.items()}.get("comment")
 
 
-def _read(container: Any, path: Path, start: int, count: int | None, fps: Fraction | None) -> Movie:
-    stream = container.streams.video[0]
-    stream.thread_type = "AUTO"
-    nominal = stream.average_rate or stream.guessed_rate or Fraction(25)
-    times: list[Fraction] = []
-    frames: list[np.ndarray] = []
-    place = 0
-    firsts: list[Fraction] = []
-    slack = min(stream.time_base, Fraction(1, 4) / nominal)  # frame times are rounded to the container's ticks
-    ended = True
-    for frame, at, shown in _timed(container.decode(stream), nominal, times):
-        copies = 1 if fps is None else _instants(at - slack, shown, fps)
-        for k in range(place, place + copies):
-            if k >= start and (count is None or len(frames) < count):
-                firsts.append(at if fps is None else k / fps)
-                frames.append(frames[-1] if frames and k > max(place, start) else _pixels(frame))
-        place += copies
-        if count is not None and len(frames) >= count:
-            ended = False
-            break
-    if not frames:
-        what = "has no frames" if place == 0 else f"has {place} frames, none at {start}"
-        raise InputError(f"{path} {what}")
-    if fps is None:
-        _tell_varying(path, times, nominal)
-    return Movie(
-        np.stack(frames),
-        fps or Fraction(nominal),
-        _note(container),
-        bool(container.streams.audio),
-        firsts[0],
-        len(times) if ended else None,
-        stream.frames,
-    )
-
-
-def _timed(
-    decoded: Iterator[Any], nominal: Fraction, times: list[Fraction]
-) -> Iterator[tuple[Any, Fraction, Fraction]]:
-    """(frame, its time from the first one, the time until the next), each frame one late. Fills `times`."""
-    held: Any = None
-    begin = Fraction(0)
-    for i, frame in enumerate(decoded):
-        at = i / nominal if frame.pts is None else frame.pts * frame.time_base
-        if held is None:
-            begin = at
-        times.append(at - begin)
-        if held is not None:
-            yield held, times[-2], max(times[-1] - times[-2], Fraction(0))
-        held = frame
-    if held is not None:
-        yield held, times[-1], 1 / nominal
-
-
-def _instants(at: Fraction, shown: Fraction, fps: Fraction) -> int:
-    """How many instants k / fps lie in [at, at + shown)."""
-    return -int(-(at + shown) * fps // 1) + int(-at * fps // 1)
-
-
 def _tell_early_end(path: Path, container: Any, reached: Fraction) -> None:
     """Where no number of frames is announced, a length may be: a cut file decodes up to the cut without an error."""
     if container.streams.video[0].frames or container.streams.audio or container.duration is None:
@@ -294,7 +211,7 @@ def _tell_varying(path: Path, times: list[Fraction], nominal: Fraction) -> None:
     if gaps and max(gaps) - min(gaps) > max(Fraction(1, 4) / nominal, Fraction(1, 400)):
         warnings.warn(
             f"{path}: frame times vary ({float(min(gaps)):.3f} to {float(max(gaps)):.3f} s); they are taken as even at "
-            f"{float(nominal):.3f} frames per second; give fps to lay them on a rate",
+            f"{float(nominal):.3f} frames per second; convert the clip to an even rate first if that is wrong",
             stacklevel=4,
         )
 

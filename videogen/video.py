@@ -12,7 +12,9 @@ import os
 import re
 import tempfile
 import warnings
+from collections.abc import Callable, Iterator
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -20,10 +22,11 @@ import numpy as np
 from PIL import Image
 
 from videogen import movie, pictures, recipe
-from videogen.clip import Audio, Clip, frame_rate, from_numpy
+from videogen.clip import Audio, Clip, from_numpy
 from videogen.errors import InputError, reason
 from videogen.files import replacing
-from videogen.recipe import Recipe
+from videogen.models.weights import files
+from videogen.recipe import Recipe, hash_files
 
 WRITTEN = (*movie.CONTAINERS, ".gif", ".webp", ".png")
 MOVING = (".gif", ".webp")
@@ -114,50 +117,107 @@ def write(
     return [path]
 
 
-def read(
-    path: str | os.PathLike[str], *, start: int = 0, count: int | None = None, fps: Fraction | int | None = None
-) -> Clip:
-    """Read a video, gif, webp, picture, folder of pictures, or NAME.png of the numbered pictures NAME_0001.png, ...
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A clip in a file, or pictures; what `open_source` found out of it without keeping a frame.
 
-    start, count  which frames: from `start` on, at most `count`
-    fps           lay the clip on this rate first (the latest frame at each instant); without it every frame is taken
+    again   the frames from the first on, `h w 3` uint8, each time it is called
+    parts   the files it lies in
+    """
+
+    path: Path
+    count: int
+    size: tuple[int, int]
+    fps: Fraction
+    audio: Audio | None
+    again: Callable[[], Iterator[np.ndarray]]
+    parts: tuple[Path, ...]
+
+    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
+        """Frames [start, stop), decoded from the file's beginning."""
+        return islice(self.again(), start, stop)
+
+    def sha256(self) -> str:
+        """The first 16 hexadecimal digits over the contents."""
+        if len(self.parts) == 1:
+            return files.sha256(list(self.parts))[:16]
+        return hash_files({part.name: part for part in self.parts})
+
+
+def open_source(path: str | os.PathLike[str]) -> Source:
+    """Go through a video, gif, webp, picture, folder of pictures or NAME.png of numbered ones once, to its end.
 
     Rotation flags are honoured, sound is kept as a reference to its file, and our own files give back their true size,
-    rate and number of frames. Raises InputError for what does not exist, cannot be read or has no such frames; warns
-    where frame times vary.
+    rate and number of frames. Raises InputError for what does not exist, cannot be read, or has pictures of several
+    sizes; warns where frame times vary or fewer frames can be decoded than are announced.
     """
     path = Path(path)
-    if start < 0 or (count is not None and count < 1):
-        raise InputError(f"cannot read {count} frames from frame {start}; start at 0 or later and take at least one")
-    rate = None if fps is None else frame_rate(fps)
     series = pictures_of(path)
     if not series and not path.exists():
         raise InputError(f"{path} does not exist")
+    if series:
+        return _pictures(path, series)
+    if path.suffix.lower() in MOVING:
+        return _moving(path)
+    found = movie.survey(path)
+    note = note_from(found.note)
+    if note is not None and found.count < note.frames:
+        raise InputError(f"{path} breaks off: {found.count} of {note.frames} frames can be read")
+    if found.count < found.announced:
+        warnings.warn(f"{path} announces {found.announced} frames, {found.count} can be decoded", stacklevel=2)
+    fps, (height, width) = found.fps, found.size
+    if note is not None and abs(note.fps / fps - 1) < Fraction(1, 100):
+        fps = note.fps
+    # the last row and column of an odd clip were added to make it even
+    if note is not None and (height, width) == (note.height + note.height % 2, note.width + note.width % 2):
+        height, width = note.height, note.width
+
+    def frames() -> Iterator[np.ndarray]:
+        return (pixels[:height, :width] for pixels in movie.decoded(path))
+
+    audio = Audio(path) if found.sound else None
+    return Source(path, found.count, (height, width), fps, audio, frames, (path,))
+
+
+def read(path: str | os.PathLike[str]) -> Clip:
+    """Read all frames of a clip into memory (of a video in a second pass); what `open_source` says of files holds here."""
+    source = open_source(path)
+    return dataclasses.replace(from_numpy(np.stack(list(source.frames())), source.fps), audio=source.audio)
+
+
+def _moving(path: Path) -> Source:
     try:
-        if series:
-            return _cut(_read_series(series), start, count, rate)
-        if path.suffix.lower() in MOVING:
-            return _cut(_read_moving(path), start, count, rate)
-    except InputError:
-        raise
+        held, shown, text = pictures.read_moving(path)
     except UNREADABLE as problem:
         raise InputError(f"{path} is no picture that can be read ({reason(problem)})") from problem
-    found = movie.read_movie(path, start, count, rate)
-    note = note_from(found.note)
-    frames = found.frames
-    if note is not None and found.decoded is not None and found.decoded < note.frames:
-        raise InputError(f"{path} breaks off: {found.decoded} of {note.frames} frames can be read")
-    if found.decoded is not None and found.decoded < found.announced:
-        told = f"{path} announces {found.announced} frames, {found.decoded} can be decoded"
-        warnings.warn(told, stacklevel=2)
-    own = found.fps
-    if note is not None and rate is None and abs(note.fps / own - 1) < Fraction(1, 100):
-        own = note.fps
-    # the last row and column of an odd clip were added to make it even
-    if note is not None and frames.shape[1:3] == (note.height + note.height % 2, note.width + note.width % 2):
-        frames = frames[:, : note.height, : note.width]
-    clip = from_numpy(frames, own)
-    return dataclasses.replace(clip, audio=Audio(path, found.first) if found.sound else None)
+    note = note_from(text)
+    if note is not None:
+        held, fps = held[pictures.spread(shown, note.frames)], note.fps
+    else:
+        # viewers show a picture without a time for a tenth of a second
+        shown = [seconds or Fraction(1, 10) for seconds in shown]
+        if len(set(shown)) > 1:
+            warnings.warn(f"{path}: frame times vary; they are taken as even", stacklevel=3)
+        fps = min(len(shown) / sum(shown, Fraction(0)), Fraction(1000))
+    return Source(path, len(held), held.shape[1:3], fps, None, lambda: iter(held), (path,))
+
+
+def _pictures(path: Path, series: list[Path]) -> Source:
+    try:
+        sizes = {pictures.read_still(file)[0].shape[:2] for file in series}
+        note = note_from(pictures.read_still(series[0])[1])
+    except UNREADABLE as problem:
+        what = "is no picture that can be read" if series == [path] else "holds a picture that cannot be read"
+        raise InputError(f"{path} {what} ({reason(problem)})") from problem
+    if len(sizes) > 1:
+        told = " and ".join(f"{width} x {height}" for height, width in sorted(sizes)[:2])
+        raise InputError(f"the pictures of {path} have several sizes ({told})")
+
+    def frames() -> Iterator[np.ndarray]:
+        return (pictures.read_still(file)[0] for file in series)
+
+    fps = Fraction(8) if note is None else note.fps
+    return Source(path, len(series), sizes.pop(), fps, None, frames, tuple(series))
 
 
 def read_recipe(path: str | os.PathLike[str]) -> Recipe:
@@ -180,37 +240,6 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
             f"{source} carries no recipe; it was not written by videogen, or another program dropped its metadata"
         )
     return note.recipe
-
-
-def _cut(clip: Clip, start: int, count: int | None, rate: Fraction | None) -> Clip:
-    if rate is not None:
-        number = max(1, round(len(clip) * rate / clip.fps))
-        chosen = [min(int(k * clip.fps / rate), len(clip) - 1) for k in range(number)]
-        clip = Clip(clip.frames[chosen], rate)
-    if start >= len(clip):
-        raise InputError(f"the clip has {len(clip)} frames, none at {start}")
-    return clip.cut(start, len(clip) if count is None else min(start + count, len(clip)))
-
-
-def _read_series(series: list[Path]) -> Clip:
-    read = [pictures.read_still(path) for path in series]
-    sizes = sorted({frame.shape[1::-1] for frame, _ in read})
-    if len(sizes) > 1:
-        raise InputError(f"the pictures in {series[0].parent} have several sizes ({sizes[0]} and {sizes[-1]})")
-    note = note_from(read[0][1])
-    return from_numpy(np.stack([frame for frame, _ in read]), 8 if note is None else note.fps)
-
-
-def _read_moving(path: Path) -> Clip:
-    frames, shown, text = pictures.read_moving(path)
-    note = note_from(text)
-    if note is not None:
-        return from_numpy(frames[pictures.spread(shown, note.frames)], note.fps)
-    # viewers show a picture without a time for a tenth of a second
-    shown = [seconds or Fraction(1, 10) for seconds in shown]
-    if len(set(shown)) > 1:
-        warnings.warn(f"{path}: frame times vary; they are taken as even", stacklevel=3)
-    return from_numpy(frames, min(len(shown) / sum(shown, Fraction(0)), Fraction(1000)))
 
 
 def pictures_of(path: Path) -> list[Path]:

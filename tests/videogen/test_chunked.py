@@ -17,7 +17,7 @@ from videogen.clip import Clip
 from videogen.editing import Few, Job, Offer, Request
 from videogen.errors import InputError
 from videogen.pipeline import Pipeline
-from videogen.streams import open_source
+from videogen.video import open_source
 from videogen.windows import Windows
 
 

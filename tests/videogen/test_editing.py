@@ -11,7 +11,7 @@ from tests.videogen.test_video import shapes
 from videogen import editing, generation, recipe, video
 from videogen.editing import Request
 from videogen.errors import InputError
-from videogen.streams import Source, open_source
+from videogen.video import Source, open_source
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ def test_webm_gets_opus(source: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
 def test_a_part_keeps_its_own_sound(source: Path, tmp_path: Path, suffix: str) -> None:
-    clip = video.read(source, start=5, count=10)
+    clip = video.read(source).cut(5, 15)
     assert clip.audio == Audio(source, Fraction(1, 2))
     assert clip.cut(2, 10).audio == Audio(source, Fraction(7, 10))
     video.write(tmp_path / f"part{suffix}", clip)

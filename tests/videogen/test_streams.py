@@ -20,7 +20,7 @@ def test_the_frames_are_those_of_reading_whole(tmp_path: Path, name: str) -> Non
     clip = shapes(5, 33, 47, Fraction(24000, 1001))
     (tmp_path / "folder").mkdir()
     video.write(tmp_path / (name if name != "folder" else "folder/a.png"), clip)
-    whole, source = video.read(tmp_path / name), streams.open_source(tmp_path / name)
+    whole, source = video.read(tmp_path / name), video.open_source(tmp_path / name)
     assert (source.count, source.size, source.fps) == (5, (33, 47), whole.fps)
     for _ in range(2):  # as often as one likes
         assert np.array_equal(np.stack(list(source.frames())), whole.to_numpy())
@@ -33,7 +33,7 @@ def test_what_is_written_is_what_writing_whole_writes(tmp_path: Path, name: str)
     (tmp_path / "whole").mkdir()
     (tmp_path / "stream").mkdir()
     video.write(tmp_path / "whole" / name, clip, RECIPE)
-    source = streams.open_source(tmp_path / "whole" / name)
+    source = video.open_source(tmp_path / "whole" / name)
     with streams.writing(tmp_path / "stream" / name, source, RECIPE) as add:
         for pixels in clip.to_numpy():
             add(pixels)
@@ -47,7 +47,7 @@ def test_what_is_written_is_what_writing_whole_writes(tmp_path: Path, name: str)
 @pytest.mark.parametrize("problem", [KeyboardInterrupt, InputError])
 def test_nothing_is_left_of_what_was_broken_off(tmp_path: Path, name: str, problem: type[BaseException]) -> None:
     video.write(tmp_path / "clip.mp4", shapes(3))
-    source = streams.open_source(tmp_path / "clip.mp4")
+    source = video.open_source(tmp_path / "clip.mp4")
 
     def broken_off() -> None:
         with streams.writing(tmp_path / name, source) as add:
@@ -63,12 +63,12 @@ def test_contents_are_known_whatever_the_name(tmp_path: Path) -> None:
     for name, seed in (("a.webp", 0), ("b.webp", 0), ("c.webp", 1)):
         frames = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
         video.write(tmp_path / name, Clip(frames))
-    a, b, c = (streams.open_source(tmp_path / name).sha256() for name in ("a.webp", "b.webp", "c.webp"))
+    a, b, c = (video.open_source(tmp_path / name).sha256() for name in ("a.webp", "b.webp", "c.webp"))
     assert a == b != c
     video.write(tmp_path / "n.png", shapes(3, 8, 8))
-    before = streams.open_source(tmp_path / "n.png").sha256()
+    before = video.open_source(tmp_path / "n.png").sha256()
     video.write(tmp_path / "n_0002.png", Clip(torch.zeros(1, 3, 8, 8)), overwrite=True)
-    assert streams.open_source(tmp_path / "n.png").sha256() != before
+    assert video.open_source(tmp_path / "n.png").sha256() != before
 
 
 def piece(path: Path, size: int) -> bytes:
@@ -105,11 +105,11 @@ def test_broken_sources_are_told_before_anything_is_done(tmp_path: Path) -> None
     }  # fmt: skip
     for name, words in told.items():
         with pytest.raises(InputError, match=words):
-            streams.open_source(tmp_path / name)
+            video.open_source(tmp_path / name)
 
 
 def test_a_part_is_read_without_reading_the_rest(tmp_path: Path) -> None:
     video.write(tmp_path / "n.png", shapes(4, 8, 8))
-    source = streams.open_source(tmp_path / "n.png")
+    source = video.open_source(tmp_path / "n.png")
     (tmp_path / "n_0004.png").unlink()
     assert len(list(islice(source.frames(), 3))) == 3

@@ -12,7 +12,7 @@ from videogen.errors import InputError
 
 if TYPE_CHECKING:
     from videogen.recipe import Recipe
-    from videogen.streams import Source
+    from videogen.video import Source
 
 Make = Callable[[tuple[Path, ...], bool], None]
 """(files that may be overwritten, whether progress is shown): makes the clip again, in every one of the files."""
@@ -27,13 +27,13 @@ def reproduce(
     """Make a clip again. The last line is `largest difference: N` (of 255; 0 on the same machine and versions)."""
     import torch
 
-    from videogen import generation, recipe, streams, video
+    from videogen import generation, recipe, video
 
     made = video.read_recipe(file)
     if made.command not in COMMANDS:
         raise InputError(f"this file was made by `videogen {made.command}`, which cannot be reproduced from its recipe")
     make, changed = COMMANDS[made.command](made)
-    before = streams.open_source(file)
+    before = video.open_source(file)
     if (before.count, *before.size) != (made.frames, made.height, made.width):
         raise InputError(
             f"{file} holds {before.count} frames of {before.size[1]} x {before.size[0]}, its recipe makes {made.frames} of "
@@ -57,7 +57,7 @@ def reproduce(
         # The same container and encoder: what is compared is what a viewer sees.
         beside = Path(folder) / file.name
         make((beside,) if output is None else (beside, output), not quiet)
-        difference = largest_difference(before, streams.open_source(beside))
+        difference = largest_difference(before, video.open_source(beside))
     typer.echo(f"largest difference: {difference}")
 
 

@@ -18,7 +18,7 @@ from videogen.data.rows import File, Member, Row, Rows, Series
 from videogen.data.settings import Shards
 from videogen.data.shards import read_shard
 from videogen.errors import InputError
-from videogen.movie import read_movie
+from videogen.movie import decoded
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ from videogen.movie import read_movie
 )
 def test_any_frames_are_those_of_decoding_from_the_start(tmp_path: Path, name: str, codec: str, gop: int) -> None:
     path = film(tmp_path / name, codec=codec, gop=gop)
-    truth = read_movie(path, 0, None, None).frames
+    truth = np.stack(list(decoded(path)))
     assert len(truth) == COUNT
     video = Video(str(path))
     assert (video.extent.count, video.extent.rate) == (COUNT, 12)
@@ -61,7 +61,7 @@ def test_fragments_without_a_count_are_read_to_their_end(tmp_path: Path) -> None
 def test_open_groups_of_pictures_are_entered_where_they_can_be_decoded(tmp_path: Path) -> None:
     """With open groups, B-frames that are shown before a key frame need the group before it."""
     path = film(tmp_path / "a.mp4", gop=8, further="open-gop=1")
-    truth = read_movie(path, 0, None, None).frames
+    truth = np.stack(list(decoded(path)))
     for wanted in range(6, 26):
         video = Video(str(path))
         np.testing.assert_array_equal(video.frames([wanted], None)[0], truth[wanted])
@@ -87,7 +87,7 @@ def test_a_quarter_turn_is_undone_before_the_picture_is_fitted(tmp_path: Path) -
     path = turned(film(tmp_path / "a.mp4", 3))
     with opened(File(str(path))) as clip:
         assert clip.size() == (48, 64)
-        truth = read_movie(path, 0, None, None).frames
+        truth = np.stack(list(decoded(path)))
         np.testing.assert_array_equal(clip.frames([0, 1, 2], None), truth)
         assert clip.frames([1], Fit(24, 32)).shape == (1, 32, 24, 3)
 
