@@ -108,13 +108,13 @@ class FrameChoice(Control):
         return torch.stack([place for entry in self.entries for place in places(entry)], 2)
 
 
-def read(x: Tensor, table: Sequence[Sequence[int]], shared: bool = True) -> Tensor:
+def read(x: Tensor, table: Sequence[Sequence[int]]) -> Tensor:
     """Keys or values x `b f heads n d` by a table of f rows of m places -> `b f heads (m n) d`.
 
-    With `shared`, a table of equal rows gives `b 1 heads (m n) d`: a view of x where the places follow each other.
+    A table of equal rows gives `b 1 heads (m n) d`: a view of x where the places follow each other.
     """
     first = list(table[0])
-    if shared and all(list(row) == first for row in table):
+    if all(list(row) == first for row in table):
         follow = first == list(range(first[0], first[0] + len(first)))
         chosen = x[:, first[0] : first[-1] + 1] if follow else x[:, first]
         return chosen.transpose(1, 2).flatten(2, 3)[:, None]

@@ -257,14 +257,15 @@ class UNet(nn.Module):
         for port in PORTS:
             for name in getattr(cond, port):
                 if head(name) not in takes.get(port, []):
-                    raise InputError(f"this model does not take {port} {name!r}; it takes {takes.get(port) or 'none'}")
+                    known = " and ".join(takes.get(port, [])) or "none"
+                    raise InputError(f"this model does not take {port} {name!r}; of {port} it takes {known}")
         if not cond.entries("tokens", "text"):
             raise InputError("this model needs text; give a prompt (it may be empty)")
-        known = sorted({name for port in PORTS for name in getattr(cond, port)} | set(self.parts))
+        turned = sorted({name for port in PORTS for name in getattr(cond, port)} | set(self.parts))
         for name in cond.dials:
-            if name not in known:
+            if name not in turned:
                 raise InputError(
-                    f"there is nothing called {name!r} that a dial could turn; there is {', '.join(known)}"
+                    f"there is nothing called {name!r} that a dial could turn; there is {', '.join(turned)}"
                 )
         for name in takes["vector"]:
             if not cond.entries("vector", name):

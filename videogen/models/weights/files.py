@@ -69,13 +69,13 @@ def read(path: str | os.PathLike[str], variant: str | None = None) -> dict[str, 
     return state
 
 
-def read_header(path: str | os.PathLike[str], variant: str | None = None) -> Header:
+def read_header(path: str | os.PathLike[str]) -> Header:
     """Names, shapes, dtypes and metadata as `read` would give them, without loading tensors (pickles are mapped from
     disk).
     """
     tensors: dict[str, tuple[tuple[int, ...], str]] = {}
     metadata: dict[str, str] = {}
-    files = locate(path, variant)
+    files = locate(path)
     for file in files:
         if _is_pickle(file):
             state = load_pickle(file)
