@@ -25,8 +25,7 @@ from videogen import movie, pictures, recipe
 from videogen.clip import Audio, Clip, from_numpy
 from videogen.errors import InputError, reason
 from videogen.files import replacing
-from videogen.models.weights import files
-from videogen.recipe import Recipe, hash_files
+from videogen.recipe import Recipe, hash_files, hash_path
 
 WRITTEN = (*movie.CONTAINERS, ".gif", ".webp", ".png")
 MOVING = (".gif", ".webp")
@@ -140,7 +139,7 @@ class Source:
     def sha256(self) -> str:
         """The first 16 hexadecimal digits over the contents."""
         if len(self.parts) == 1:
-            return files.sha256(list(self.parts))[:16]
+            return hash_path(self.parts[0])
         return hash_files({part.name: part for part in self.parts})
 
 
