@@ -315,7 +315,7 @@ class Pipeline:
             dial = motion_scale if isinstance(motion_scale, Dial) else Dial(motion_scale)
             dial = Dial(0.0) if len(frames) == 1 else dial
             given, null = (side.replace(dials={**side.dials, "motion": dial}) for side in (given, null))
-        elif motion_scale != 1.0:
+        elif motion_scale not in (0.0, 1.0):  # 0, without motion, is what a model without modules does
             raise InputError("a motion scale turns motion modules, and none is loaded; give --motion, or leave it out")
         return given, null
 
