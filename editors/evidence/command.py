@@ -32,7 +32,10 @@ def editing(
     model: Annotated[str, options.MEASURED_MODEL] = "shapes",
     motion: Annotated[str | None, options.MOTION] = None,
     frames: Annotated[int, typer.Option(min=4, help="Frames of a clip; some methods take every second.")] = 16,
-    steps: Annotated[int, typer.Option(min=1, help="Sampling and inversion steps.")] = 50,
+    steps: Annotated[int, typer.Option(min=1, help="Sampling and inversion steps.")] = 20,
+    reconstruction_steps: Annotated[
+        int, typer.Option(min=1, help="The same where the source prompt is to give the source again.")
+    ] = 50,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale of edits; the model's own by default.")] = None,
     tuning_steps: Annotated[int, typer.Option(min=0, help="Steps of Tune-A-Video for each clip.")] = 200,
     tuning_rate: Annotated[
@@ -66,7 +69,7 @@ def editing(
         document.check(report)
     shop = open_shop(chosen)
     settings = {
-        "seed": seed, "frames": frames, "steps": steps, "guidance": shop.guidance, "tuning_steps": tuning_steps,
+        "seed": seed, "frames": frames, "steps": steps, "reconstruction_steps": reconstruction_steps, "guidance": shop.guidance, "tuning_steps": tuning_steps,
         "tuning_rate": tuning_rate, "inner_steps": inner_steps, "dtype": dtype, "device": device, **hashes(model, motion),
     }  # fmt: skip
     rows = Rows(out, settings)
@@ -95,7 +98,7 @@ def open_shop(chosen: dict[str, Any]) -> "Workshop":
     still = moving if moving.motion is None else load("none")
     guidance = moving.guidance if chosen["guidance"] is None else chosen["guidance"]
     return Workshop(
-        moving, still, chosen["frames"], chosen["steps"], guidance, chosen["tuning_steps"], chosen["tuning_rate"],
+        moving, still, chosen["frames"], chosen["steps"], chosen["reconstruction_steps"], guidance, chosen["tuning_steps"], chosen["tuning_rate"],
         Descent(inner_steps=chosen["inner_steps"]),
     )  # fmt: skip
 
@@ -120,7 +123,7 @@ def publish(target: Path, chosen: dict[str, Any], settings: dict[str, Any], plan
         command += f" --report {chosen['report']}"
     counts = {"colour": plan.colour, "others": plan.others, "tuned": plan.tuned}
     results = section.Results(
-        command, plan.table, found, targets(found, plan, settings["steps"]), bounds(rows.rows), told(chosen["model"], settings),
+        command, plan.table, found, targets(found, plan, settings["reconstruction_steps"]), bounds(rows.rows), told(chosen["model"], settings),
         {"settings": {**counts, **settings}, "versions": recipe.versions()}, drawn,
     )  # fmt: skip
     _print(results, target, [folder / picture for picture in drawn.values()])
@@ -140,7 +143,8 @@ def _print(results: "Results", target: Path, pictures: list[Path]) -> None:
 def told(model: str, settings: dict[str, Any]) -> list[str]:
     """What the section says before its tables."""
     return [
-        f"Model `{model}` ({settings['model']}): clips of {settings['frames']} frames, {settings['steps']} steps, guidance"
+        f"Model `{model}` ({settings['model']}): clips of {settings['frames']} frames, {settings['steps']} steps"
+        f" ({settings['reconstruction_steps']} of reconstructions), guidance"
         f" {settings['guidance']:g}, {settings['dtype']} on {settings['device']}. Sources are H.264 files of rendered scenes, read back;"
         " every second one has a textured background or a second object. Tune-A-Video, FateZero on its model and Text2Video-Zero work on the"
         f" image model and every second frame; tuning takes {settings['tuning_steps']} steps.",

@@ -48,13 +48,14 @@ class Workshop:
 
     moving    the model with its motion modules, on clips of `frames` frames
     still     the image model, on every second frame
-    steps, guidance   of all methods; reconstructions have FAITHFUL_GUIDANCE
+    steps, guidance   of all methods; reconstructions have `faithful_steps` and FAITHFUL_GUIDANCE
     """
 
     moving: Pipeline
     still: Pipeline
     frames: int = world.FRAMES
-    steps: int = 50
+    steps: int = 20
+    faithful_steps: int = 50
     guidance: float = 7.5
     tuning_steps: int = 200
     tuning_rate: float = 3e-3
@@ -64,6 +65,10 @@ class Workshop:
     def scale(self, trial: Trial) -> float:
         """The guidance of a trial."""
         return FAITHFUL_GUIDANCE if trial.edit == RECONSTRUCTION else self.guidance
+
+    def grid(self, trial: Trial) -> int:
+        """The steps of a trial."""
+        return self.faithful_steps if trial.edit == RECONSTRUCTION else self.steps
 
     @torch.no_grad()
     def round_trip(self, clip: Tensor) -> Tensor:
@@ -122,19 +127,19 @@ def _truth(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
 
 def _inversion(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     return editors.ddim_inversion(
-        shop.moving, clip, trial.source, trial.target, steps=shop.steps, guidance_scale=shop.scale(trial), progress=False
+        shop.moving, clip, trial.source, trial.target, steps=shop.grid(trial), guidance_scale=shop.scale(trial), progress=False
     )  # fmt: skip
 
 
 def _inversion_of_pictures(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     return editors.ddim_inversion(
-        shop.still, clip, trial.source, trial.target, steps=shop.steps, guidance_scale=shop.scale(trial), progress=False
+        shop.still, clip, trial.source, trial.target, steps=shop.grid(trial), guidance_scale=shop.scale(trial), progress=False
     )  # fmt: skip
 
 
 def _sdedit(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     return editors.sdedit(
-        shop.moving, clip, trial.source, trial.target, steps=shop.steps, guidance_scale=shop.scale(trial),
+        shop.moving, clip, trial.source, trial.target, steps=shop.grid(trial), guidance_scale=shop.scale(trial),
         seed=trial.seed, progress=False,
     )  # fmt: skip
 
@@ -145,20 +150,20 @@ def _prompt_to_prompt(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     local = trial.edit in ("colour", "shape", "adding")
     return editors.prompt_to_prompt(
         shop.moving, clip, trial.source, trial.target, blend=Blend(tuple(sorted(nouns))) if local else None,
-        steps=shop.steps, guidance_scale=shop.scale(trial), progress=False,
+        steps=shop.grid(trial), guidance_scale=shop.scale(trial), progress=False,
     )  # fmt: skip
 
 
 def _fatezero(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     return editors.fatezero(
-        shop.moving, clip, trial.source, trial.target, settings=FATEZERO[trial.edit], steps=shop.steps,
+        shop.moving, clip, trial.source, trial.target, settings=FATEZERO[trial.edit], steps=shop.grid(trial),
         guidance_scale=shop.scale(trial), progress=False,
     )  # fmt: skip
 
 
 def _fatezero_tuned(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     return editors.fatezero(
-        tuned_model(shop, trial, clip), clip, trial.source, trial.target, settings=SHAPE, steps=shop.steps,
+        tuned_model(shop, trial, clip), clip, trial.source, trial.target, settings=SHAPE, steps=shop.grid(trial),
         guidance_scale=shop.scale(trial), progress=False,
     )  # fmt: skip
 
@@ -166,7 +171,7 @@ def _fatezero_tuned(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
 def _tune_a_video(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     """`editors.tune_a_video` with the tuning shared by the edits of a clip."""
     model = tuned_model(shop, trial, clip)
-    return sample(model, clip, trial.target, steps=shop.steps, guidance_scale=shop.scale(trial))
+    return sample(model, clip, trial.target, steps=shop.grid(trial), guidance_scale=shop.scale(trial))
 
 
 def tuned_model(shop: Workshop, trial: Trial, clip: Tensor) -> Pipeline:
@@ -185,7 +190,7 @@ def _null_text(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     """`editors.null_text` with the null texts shared by the edits of a clip."""
     scale = shop.scale(trial)
 
-    work = begin(shop.moving, clip, shop.steps)
+    work = begin(shop.moving, clip, shop.grid(trial))
     described, wanted = work.conditions(trial.source, trial.target)
 
     def find() -> NullText:
@@ -193,7 +198,7 @@ def _null_text(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
             pivot = inverted(work, described, progress=False)
         return find_nulls(work, described, pivot, scale=scale, descent=shop.descent, progress=False)
 
-    found = shop.once("nulls", (trial.clip_name, trial.source, scale, described[0].tokens["text"].shape), find)
+    found = shop.once("nulls", (trial.clip_name, trial.source, scale, shop.grid(trial), described[0].tokens["text"].shape), find)
     with torch.no_grad():
         x = work.sample(following(work, wanted, found.at, scale), found.trajectory.noise, progress=False)
     return work.edited(x, reconstruction_psnr=work.psnr(found.reached.clean))

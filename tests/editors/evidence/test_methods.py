@@ -29,7 +29,7 @@ def pipe() -> Pipeline:
 @pytest.fixture
 def shop(pipe: Pipeline) -> Workshop:
     descent = Descent(inner_steps=1)
-    return Workshop(pipe, pipe, FRAMES, steps=4, guidance=3.0, tuning_steps=1, descent=descent)
+    return Workshop(pipe, pipe, FRAMES, steps=4, faithful_steps=4, guidance=3.0, tuning_steps=1, descent=descent)
 
 
 def clip_of(asked: Trial, folder: Path) -> Tensor:
