@@ -69,7 +69,8 @@ def editing(
         document.check(report)
     shop = open_shop(chosen)
     settings = {
-        "seed": seed, "frames": frames, "steps": steps, "reconstruction_steps": reconstruction_steps, "guidance": shop.guidance, "tuning_steps": tuning_steps,
+        "seed": seed, "frames": frames, "steps": steps, "reconstruction_steps": reconstruction_steps,
+        "guidance": shop.guidance, "tuning_steps": tuning_steps,
         "tuning_rate": tuning_rate, "inner_steps": inner_steps, "dtype": dtype, "device": device, **hashes(model, motion),
     }  # fmt: skip
     rows = Rows(out, settings)
