@@ -19,6 +19,9 @@ from videogen.shapes.measure import MeasuredObject
 from videogen.shapes.wanted import truths
 
 NEAR = 3.0  # pixels of 128 that an object's centre may be off, in every frame
+STILL = (
+    0.1  # pixels of 128 a frame; what is slower stands still but for rounding, and its velocity is no measure of errors
+)
 APART = 4  # pixels of 128 around the masks where a change is nobody's fault
 
 
@@ -164,7 +167,7 @@ def _distances(items: list[MeasuredObject | None], places: Tensor) -> dict[str, 
     distance = float(torch.cat(off).nanmean()) if off else math.nan
     velocity = math.nan
     true = _velocity(places[0])
-    if items[0] is not None and float(true.norm()) > 0:
+    if items[0] is not None and float(true.norm()) > STILL:
         velocity = float((_velocity(items[0].centres) - true).norm() / true.norm())
     return {"distance": distance, "velocity": velocity}
 

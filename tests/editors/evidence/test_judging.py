@@ -191,3 +191,9 @@ def test_clips_from_text_move_as_asked_and_keep_one_colour() -> None:
     other = asked.scene.change(rgb=asked.scene.rgb.flip(-1))
     mixed = torch.cat([drawn(other)[:5], frames[5:]])
     assert not judge_text(asked, mixed).stayed["one colour"]
+
+
+def test_of_an_object_that_stays_in_its_place_no_velocity_is_said() -> None:
+    asked = next(t for t in (trial("colour", n) for n in range(40)) if parse(t.source).objects[0].motion == "growing")
+    clip = drawn(asked.scene)
+    assert "velocity" not in judge(asked, clip, clip, FRAMES).values
