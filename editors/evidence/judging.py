@@ -19,9 +19,7 @@ from videogen.shapes.measure import MeasuredObject
 from videogen.shapes.wanted import truths
 
 NEAR = 3.0  # pixels of 128 that an object's centre may be off, in every frame
-STILL = (
-    0.1  # pixels of 128 a frame; what is slower stands still but for rounding, and its velocity is no measure of errors
-)
+STILL = 0.1  # pixels of 128 a frame: what is slower stands still but for rounding, and measures no error of velocity
 APART = 4  # pixels of 128 around the masks where a change is nobody's fault
 
 

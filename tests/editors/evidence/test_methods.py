@@ -9,7 +9,7 @@ from torch import Tensor
 
 import editors
 from editors.evidence.methods import METHODS, Workshop
-from editors.evidence.trials import FROM_TEXT, Trial, source_clip, trial
+from editors.evidence.trials import FROM_TEXT, RECONSTRUCTION, Trial, source_clip, trial
 from editors.null_text import Descent
 from videogen.models.unet import UNet, UNetConfig
 from videogen.pipeline import Pipeline
@@ -106,3 +106,8 @@ def test_reconstructions_have_the_guidance_they_are_judged_at(shop: Workshop) ->
 def test_the_code_of_a_method_is_known_by_what_it_does() -> None:
     assert METHODS["fatezero"].code != METHODS["fatezero_tuned"].code  # one file, run in two ways
     assert METHODS["sdedit"].code == dataclasses.replace(METHODS["sdedit"], title="another").code
+
+
+def test_only_reconstructions_have_the_faithful_steps(shop: Workshop) -> None:
+    shop.faithful_steps = 7
+    assert [shop.grid(trial(edit, 0)) for edit in ("colour", RECONSTRUCTION)] == [4, 7]
