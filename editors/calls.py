@@ -65,8 +65,8 @@ def settled(pipe: Pipeline, request: Request, method: str, tuned: bool) -> Reque
         guidance=guidance if request.base.guidance is None else request.base.guidance,
     )
     changes: dict[str, Any] = {"base": base, "method": method}
-    if method == "sdedit" and request.strength is None:
-        changes["strength"] = 0.8
+    if request.strength is None:
+        changes["strength"] = pipe.advised_strength(0.8 if method == "sdedit" else 1.0)
     if method == "fatezero" and request.preset is None and not request.settings:
         changes["preset"] = "shape" if tuned else "attribute"
     if method == "tune_a_video" and not tuned:
@@ -77,7 +77,7 @@ def settled(pipe: Pipeline, request: Request, method: str, tuned: bool) -> Reque
 
 
 def _detail(request: Request) -> str:
-    told = [] if request.strength is None else [f"strength {request.strength:g}"]
+    told = [] if request.strength in (None, 1) else [f"strength {request.strength:g}"]
     told += [] if request.preset is None else [f"preset {request.preset}"]
     told += [] if request.edit == "auto" else [request.edit]
     told += [f"only where {' and '.join(request.blend)} is"] if request.blend else []
@@ -87,12 +87,9 @@ def _detail(request: Request) -> str:
 
 
 def _sdedit(pipe: Pipeline, r: Request, few: Few, progress: bool) -> tuple[Call, bool]:
-    strength = r.strength
-    assert strength is not None  # `settled` saw to it
-
     def call(clip: Tensor, first: int) -> Edited:
         return editors.sdedit(
-            pipe, clip, r.source_prompt, r.prompt, strength=strength, steps=r.base.steps, guidance_scale=r.base.guidance,
+            pipe, clip, r.source_prompt, r.prompt, strength=_strength(r), steps=r.base.steps, guidance_scale=r.base.guidance,
             negative_prompt=r.base.negative, seed=r.base.seed, motion_scale=r.base.motion_scale, first=first, progress=progress,
         )  # fmt: skip
 
@@ -102,7 +99,7 @@ def _sdedit(pipe: Pipeline, r: Request, few: Few, progress: bool) -> tuple[Call,
 def _ddim_inversion(pipe: Pipeline, r: Request, few: Few, progress: bool) -> tuple[Call, bool]:
     def call(clip: Tensor, first: int) -> Edited:
         return editors.ddim_inversion(
-            pipe, clip, r.source_prompt, r.prompt, steps=_steps(r), guidance_scale=r.base.guidance,
+            pipe, clip, r.source_prompt, r.prompt, steps=_steps(r), strength=r.strength, guidance_scale=r.base.guidance,
             negative_prompt=r.base.negative, motion_scale=r.base.motion_scale, progress=progress,
         )  # fmt: skip
 
@@ -112,7 +109,7 @@ def _ddim_inversion(pipe: Pipeline, r: Request, few: Few, progress: bool) -> tup
 def _null_text(pipe: Pipeline, r: Request, few: Few, progress: bool) -> tuple[Call, bool]:
     def call(clip: Tensor, first: int) -> Edited:
         return editors.null_text(
-            pipe, clip, r.source_prompt, r.prompt, steps=_steps(r), guidance_scale=r.base.guidance,
+            pipe, clip, r.source_prompt, r.prompt, steps=_steps(r), strength=r.strength, guidance_scale=r.base.guidance,
             motion_scale=r.base.motion_scale, progress=progress,
         )  # fmt: skip
 
@@ -123,7 +120,7 @@ def _prompt_to_prompt(pipe: Pipeline, r: Request, few: Few, progress: bool) -> t
     def call(clip: Tensor, first: int) -> Edited:
         return editors.prompt_to_prompt(
             pipe, clip, r.source_prompt, r.prompt, edit=cast(Kind, r.edit), weights=r.weights,
-            blend=Blend(r.blend) if r.blend else None, steps=_steps(r), guidance_scale=r.base.guidance,
+            blend=Blend(r.blend) if r.blend else None, steps=_steps(r), strength=r.strength, guidance_scale=r.base.guidance,
             negative_prompt=r.base.negative, motion_scale=r.base.motion_scale, progress=progress,
         )  # fmt: skip
 
@@ -136,7 +133,7 @@ def _fatezero(pipe: Pipeline, r: Request, few: Few, progress: bool) -> tuple[Cal
     def call(clip: Tensor, first: int) -> Edited:
         return editors.fatezero(
             pipe, clip, r.source_prompt, r.prompt, settings=settings, frames=table, hold=r.settings.get("hold", "recomputed"),
-            steps=_steps(r), guidance_scale=r.base.guidance, negative_prompt=r.base.negative,
+            steps=_steps(r), strength=r.strength, guidance_scale=r.base.guidance, negative_prompt=r.base.negative,
             motion_scale=r.base.motion_scale, progress=progress,
         )  # fmt: skip
 
@@ -184,7 +181,7 @@ def _tune_a_video(pipe: Pipeline, r: Request, few: Few, progress: bool) -> tuple
 
     def call(clip: Tensor, first: int) -> Edited:
         return sample(
-            pipe, clip, r.prompt, steps=_steps(r), guidance_scale=_guidance(r), negative_prompt=r.base.negative,
+            pipe, clip, r.prompt, steps=_steps(r), strength=r.strength, guidance_scale=_guidance(r), negative_prompt=r.base.negative,
             inversion_prompt="" if inverted else None, seed=r.base.seed,
         )  # fmt: skip
 
@@ -194,6 +191,11 @@ def _tune_a_video(pipe: Pipeline, r: Request, few: Few, progress: bool) -> tuple
 def _steps(r: Request) -> int:
     assert r.base.steps is not None
     return r.base.steps
+
+
+def _strength(r: Request) -> float:
+    assert r.strength is not None
+    return r.strength
 
 
 def _guidance(r: Request) -> float:

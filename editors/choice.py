@@ -17,7 +17,6 @@ METHODS = ("sdedit", "ddim_inversion", "null_text", "prompt_to_prompt", "fatezer
 
 # Options that some methods have; the others refuse them.
 TAKES = {
-    "strength": ("sdedit",),
     "edit": ("prompt_to_prompt", "fatezero"),
     "blend": ("prompt_to_prompt", "fatezero"),
     "weights": ("prompt_to_prompt", "fatezero"),
@@ -45,8 +44,6 @@ def chosen(request: Request, frames: int, tuned: bool) -> tuple[str, str]:
 def _choice(request: Request, frames: int, tuned: bool) -> tuple[str, str]:
     if request.method is not None:
         return _known(request.method), "as asked"
-    if request.strength is not None:
-        return "sdedit", "a strength is given"
     described = bool(request.source_prompt.strip())
     local = bool(request.blend or request.weights or request.edit != "auto")
     if local and not described:
@@ -79,7 +76,6 @@ def _known(name: str) -> str:
 
 def _check_options(request: Request, method: str) -> None:
     given = {
-        "strength": request.strength is not None,
         "edit": request.edit != "auto",
         "blend": bool(request.blend),
         "weights": bool(request.weights),

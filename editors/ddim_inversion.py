@@ -27,6 +27,7 @@ def ddim_inversion(
     target: str,
     *,
     steps: int = 50,
+    strength: float | None = None,
     guidance_scale: Scale | None = None,
     negative_prompt: str | None = None,
     inversion_scale: Scale = 1.0,
@@ -38,6 +39,7 @@ def ddim_inversion(
 ) -> Edited:
     """Invert frames `f 3 H W` under the source prompt (which may be empty), then sample from that noise under the target.
 
+    strength         share of the grid that is inverted and sampled again; None is the model's own advice, else all
     guidance_scale   of the sampling; None is the model's own
     inversion_scale  of the inversion; 1, no guidance, unless a study wants otherwise
     asked, rounds    how the inverse step is guessed and refined, see `videogen.inversion`
@@ -45,7 +47,7 @@ def ddim_inversion(
     Measured: `reconstruction_rms`, of the latents, and `reconstruction_psnr`, in dB against the VAE's round trip, of
     sampling under the source prompt just as the inversion did.
     """
-    work = begin(pipe, clip, steps, guidance_scale=guidance_scale, windows=windows)
+    work = begin(pipe, clip, steps, strength=strength, guidance_scale=guidance_scale, windows=windows)
     described, wanted = work.conditions(source, target, negative_prompt=negative_prompt, motion_scale=motion_scale)
     trajectory = inverted(work, described, scale=inversion_scale, asked=asked, rounds=rounds, progress=progress)
     x = work.sample(work.denoise(wanted, work.plan.guidance), trajectory.noise, progress)

@@ -86,6 +86,7 @@ def fatezero(
     hold: Hold = "recomputed",
     folder: str | Path | None = None,
     steps: int = 50,
+    strength: float | None = None,
     guidance_scale: Scale | None = None,
     negative_prompt: str | None = None,
     motion_scale: float | Dial = 1.0,
@@ -98,13 +99,16 @@ def fatezero(
     frames    which frames self-attention reads, in the inversion too; None is those that the model was tuned with, else `default_frames`
     hold      how the maps are held: `recomputed` (memory does not grow with the steps), `memory`, `disk`; the result is the same
     folder    where `disk` puts its files meanwhile; None is the system's place
+    strength  share of the grid that is inverted and sampled again; None is the model's own advice, else all
     guidance_scale   of the edit; None is the model's own
 
     Measured: `held_mib`, the most memory that held maps took. Raises InputError where prompts, words and settings do not fit each other.
     """
     unet = pipe.parts.unet
     table = frames or tuned_with(pipe) or default_frames(unet)
-    work = begin(pipe, clip, steps, guidance_scale=guidance_scale, windows=windows, frames=table)
+    work = begin(
+        pipe, clip, steps, strength=strength, guidance_scale=guidance_scale, windows=windows, frames=table
+    )
     pairs = work.conditions(source, target, negative_prompt=negative_prompt, motion_scale=motion_scale)
     fusing = settled(unet, pairs[0][0].words[0], pairs[1][0].words[0], settings)
     times, sites = tuple(work.times.t.tolist()), attention_sites(unet)

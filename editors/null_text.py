@@ -94,6 +94,7 @@ def null_text(
     target: str,
     *,
     steps: int = 50,
+    strength: float | None = None,
     guidance_scale: float | None = None,
     descent: Descent | None = None,
     asked: Asked = "target",
@@ -104,6 +105,7 @@ def null_text(
 ) -> Edited:
     """Find the null texts of frames `f 3 H W` under the source prompt, then sample under the target with them.
 
+    strength        share of the grid that is inverted and sampled again; None is the model's own advice, else all
     guidance_scale  of both, as the embeddings serve one scale; None is the model's own
     asked, rounds   of the inversion that gives the pivot, see `videogen.inversion`
 
@@ -112,7 +114,7 @@ def null_text(
     """
     scale = pipe.guidance if guidance_scale is None else guidance_scale
     check_precision(pipe)
-    work = begin(pipe, clip, steps, windows=windows)
+    work = begin(pipe, clip, steps, strength=strength, windows=windows)
     described, wanted = work.conditions(source, target, motion_scale=motion_scale)
     pivot = inverted(work, described, asked=asked, rounds=rounds, progress=progress)
     found = find_nulls(work, described, pivot, scale=scale, descent=descent, progress=progress)

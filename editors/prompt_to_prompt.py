@@ -64,6 +64,7 @@ def prompt_to_prompt(
     weights: Mapping[str, float] | None = None,
     blend: Blend | None = None,
     steps: int = 50,
+    strength: float | None = None,
     guidance_scale: Scale | None = None,
     negative_prompt: str | None = None,
     motion_scale: float | Dial = 1.0,
@@ -77,6 +78,7 @@ def prompt_to_prompt(
     edit      replace, refine, reweight, or `auto`: found from the two prompts
     cross, selfs, temporal   shares of the steps in which text, self and temporal maps are the source's; see `Exchange`
     weights   how much words of the target count, {"blue": 2.0}
+    strength  share of the grid that is inverted and sampled again; None is the model's own advice, else all
     guidance_scale  None is the model's own
     pinned    keep the source row on the inversion; else it is sampled
     nulls     the null condition (one item) at each time, from null-text inversion, in the negative prompt's place
@@ -85,7 +87,7 @@ def prompt_to_prompt(
     Raises InputError where prompts, words and edit do not fit each other, or the clip does not fit the model.
     """
     exchange = Exchange(edit, cross, selfs, temporal, weights or {})
-    work = begin(pipe, clip, steps, guidance_scale=guidance_scale, windows=windows)
+    work = begin(pipe, clip, steps, strength=strength, guidance_scale=guidance_scale, windows=windows)
     pairs = work.conditions(source, target, negative_prompt=negative_prompt, motion_scale=motion_scale)
     first, second = (given.words[0] for given, _ in pairs)
     exchange.between(first, second)  # what does not fit is refused before the network is asked

@@ -11,7 +11,6 @@ from torch import Tensor
 from editors.edited import Edited
 from editors.workpiece import begin
 from videogen.conditioning import Dial
-from videogen.errors import InputError
 from videogen.guidance import Scale
 from videogen.noise import source_of
 from videogen.pipeline import Pipeline
@@ -26,7 +25,7 @@ def sdedit(
     source: str,
     target: str,
     *,
-    strength: float = 0.8,
+    strength: float | None = None,
     steps: int | None = None,
     guidance_scale: Scale | None = None,
     negative_prompt: str | None = None,
@@ -42,19 +41,19 @@ def sdedit(
 
     strength  share of the grid that is run, cut down to whole steps as in diffusers' image to image; 0 returns the
               VAE's round trip, 1 starts from the noisiest position (which still holds a trace of the clip, unless the
-              model was trained to zero terminal noise)
+              model was trained to zero terminal noise); None is the model's own advice, else 0.8
     steps     of the whole grid; None is the model's own number
     seed      noise addressed by frame; `generator` draws as diffusers does instead
     first     the id of the first frame, where the frames are a piece of a longer clip: pieces that overlap share noise
 
     Measured: `steps` that were run, and `change`, the mean absolute difference from the source's frames.
     """
-    if not 0 <= strength <= 1:
-        raise InputError(f"strength {strength:g}: give 0 (nothing changes) to 1 (everything may)")
     steps = pipe.steps if steps is None else steps
-    work = begin(pipe, clip, steps, guidance_scale=guidance_scale, sampler=sampler, windows=windows)
-    times = work.times.final(int(steps * strength))
-    x, fresh = work.latents, source_of(seed, generator)
+    strength = pipe.advised_strength(0.8) if strength is None else strength
+    work = begin(
+        pipe, clip, steps, strength=strength, guidance_scale=guidance_scale, sampler=sampler, windows=windows
+    )
+    times, x, fresh = work.times, work.latents, source_of(seed, generator)
     if len(times):
         address = (1, range(first, first + x.shape[1]), x.shape[2:])
         x = times.path.renoise(x, -1, times.t[0], fresh(*address).to(x.device))

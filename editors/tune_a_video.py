@@ -37,6 +37,7 @@ def tune_a_video(
     tuning_steps: int = 200,
     learning_rate: float = 3e-5,
     steps: int = 50,
+    strength: float | None = None,
     guidance_scale: Scale = 12.5,
     negative_prompt: str | None = None,
     inversion_prompt: str = "",
@@ -48,6 +49,7 @@ def tune_a_video(
     pipe              an image model (motion modules are left out), which stays as it is; or a tuned one, which is not tuned again
     tuning_steps      500 in the paper; too many, and the model can no longer be told otherwise
     learning_rate     the authors' for Stable Diffusion; a model as small as the miniature wants one some hundred times as high
+    strength          share of the grid that is inverted and sampled again; None is the model's own advice, else all
     inversion_prompt  what the net is told while the clip is inverted; the authors say nothing
 
     Measured: `error_T`, what the tuned net's prediction is off by on the clip at t = T (where it was tuned here).
@@ -58,7 +60,7 @@ def tune_a_video(
             pipe, clip, source, steps=tuning_steps, learning_rate=learning_rate, seed=seed, progress=progress
         )
     made = sample(
-        pipe, clip, target, steps=steps, guidance_scale=guidance_scale, negative_prompt=negative_prompt,
+        pipe, clip, target, steps=steps, strength=strength, guidance_scale=guidance_scale, negative_prompt=negative_prompt,
         inversion_prompt=inversion_prompt,
     )  # fmt: skip
     return dataclasses.replace(made, measured={**made.measured, **measured})
@@ -71,13 +73,16 @@ def sample(
     target: str,
     *,
     steps: int = 50,
+    strength: float | None = None,
     guidance_scale: Scale = 12.5,
     negative_prompt: str | None = None,
     inversion_prompt: str | None = "",
     seed: int = 0,
 ) -> Edited:
-    """A tuned model's clip of `target`, begun from the inverted clip, or with `inversion_prompt=None` from the noise of a seed."""
-    work = begin(pipe, clip, steps, frames=SPARSE_CAUSAL)
+    """A tuned model's clip of `target`, begun from the inverted clip, or with `inversion_prompt=None` from the noise of a seed, which has no strength."""
+    if inversion_prompt is None:
+        strength = 1.0
+    work = begin(pipe, clip, steps, strength=strength, frames=SPARSE_CAUSAL)
     described, wanted = work.conditions(inversion_prompt or "", target, negative_prompt=negative_prompt)
     if inversion_prompt is None:
         noise = FrameNoise(seed)(1, len(clip), work.latents.shape[2:]).to(work.latents)

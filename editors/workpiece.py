@@ -107,27 +107,33 @@ def begin(
     clip: Tensor,
     steps: int,
     *,
+    strength: float | None = None,
     guidance_scale: Scale | None = None,
     sampler: str = "ddim",
     windows: Windows | None = None,
     frames: Control | None = None,
 ) -> Workpiece:
-    """Frames `f 3 H W` in [0, 1] (one for a picture), H and W multiples of the VAE's factor, made ready for `steps` steps.
+    """Frames `f 3 H W` in [0, 1] (one for a picture), H and W multiples of the VAE's factor, made ready for a grid of `steps` steps.
 
+    strength  share of the grid that is run, cut down to whole steps as in diffusers' image to image; None is the model's own advice, else all
     windows   chosen by itself where the clip is longer than the motion module allows
     frames    the method's own frame choice, in every call of the network; None is the one that the model was tuned with, if it was
 
-    Raises InputError for another shape, a size that does not fit, values outside [0, 1], or impossible steps.
+    Raises InputError for another shape, a size that does not fit, values outside [0, 1], or impossible steps or strength.
     """
     if clip.ndim != 4 or clip.shape[1] != 3 or not len(clip) or not clip.is_floating_point():
         raise InputError(f"a clip to edit is f 3 H W, floats in [0, 1], not {clip.dtype} of shape {tuple(clip.shape)}")
     if not bool(torch.isfinite(clip).all()) or float(clip.min()) < -1e-3 or float(clip.max()) > 1 + 1e-3:
         raise InputError(f"the clip's values run from {float(clip.min()):g} to {float(clip.max()):g}; give [0, 1]")
+    strength = pipe.advised_strength(1.0) if strength is None else strength
+    if not 0 <= strength <= 1:
+        raise InputError(f"strength {strength:g}: give 0 (nothing changes) to 1 (everything may)")
     always = tuned_with(pipe) if frames is None else frames
     settled = pipe.plan(
         num_frames=len(clip), height=clip.shape[2], width=clip.shape[3], num_inference_steps=steps,
         guidance_scale=guidance_scale, sampler=sampler, windows=windows, control=always,
     )  # fmt: skip
+    settled = dataclasses.replace(settled, times=settled.times.final(int(steps * strength)))
     return Workpiece(pipe, settled, always, clip, pipe.encode(clip[None]))
 
 

@@ -33,7 +33,7 @@ def demo(folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     moving, still = Pipeline.from_pretrained("shapes"), Pipeline.from_pretrained("shapes", motion="none")
     shop = Workshop(
-        moving, still, FRAMES, STEPS, guidance=moving.guidance, tuning_steps=TUNING_STEPS,
+        moving, still, FRAMES, STEPS, strength=moving.advised_strength(1.0), guidance=moving.guidance, tuning_steps=TUNING_STEPS,
         descent=Descent(inner_steps=INNER_STEPS),
     )  # fmt: skip
     source = source_clip(trial("colour", NUMBER), folder, FRAMES, moving.default_size[0])

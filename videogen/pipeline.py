@@ -154,6 +154,10 @@ class Pipeline:
         """The guidance scale where a call does not say: the model's own advice, else 7.5."""
         return float(self.parts.advice.get("guidance", 7.5))
 
+    def advised_strength(self, otherwise: float) -> float:
+        """How far towards noise an edit goes where a call does not say: the model's own advice, else the method's."""
+        return float(self.parts.advice.get("strength", otherwise))
+
     @property
     def default_size(self) -> tuple[int, int]:
         """Height and width the model was trained at, in pixels."""

@@ -107,7 +107,7 @@ def hash_path(path: str | os.PathLike[str]) -> str:
     vocabularies.
 
     In a folder names count too, so that exchanged parts differ; what lies beside a model (pictures, cards) does not
-    count.
+    count, nor its advice, which a recipe has in its own numbers.
     """
     path = Path(path)
     if path.is_file():
@@ -115,6 +115,7 @@ def hash_path(path: str | os.PathLike[str]) -> str:
     if not path.is_dir():
         raise InputError(f"{path} does not exist")
     inside = {file.relative_to(path): file for file in path.rglob("*") if file.suffix in HASHED and file.is_file()}
+    inside.pop(Path(files.ADVICE), None)
     return hash_files({n.as_posix(): f for n, f in inside.items() if not any(p.startswith(".") for p in n.parts)})
 
 

@@ -36,6 +36,9 @@ def editing(
     reconstruction_steps: Annotated[
         int, typer.Option(min=1, help="The same where the source prompt is to give the source again.")
     ] = 50,
+    strength: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of the steps that edits run; the model's own advice, else all.")
+    ] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale of edits; the model's own by default.")] = None,
     tuning_steps: Annotated[int, typer.Option(min=0, help="Steps of Tune-A-Video for each clip.")] = 200,
     tuning_rate: Annotated[
@@ -70,7 +73,7 @@ def editing(
     shop = open_shop(chosen)
     settings = {
         "seed": seed, "frames": frames, "steps": steps, "reconstruction_steps": reconstruction_steps,
-        "guidance": shop.guidance, "tuning_steps": tuning_steps,
+        "strength": shop.strength, "guidance": shop.guidance, "tuning_steps": tuning_steps,
         "tuning_rate": tuning_rate, "inner_steps": inner_steps, "dtype": dtype, "device": device, **hashes(model, motion),
     }  # fmt: skip
     rows = Rows(out, settings)
@@ -98,9 +101,10 @@ def open_shop(chosen: dict[str, Any]) -> "Workshop":
     moving = load(chosen["motion"])
     still = moving if moving.motion is None else load("none")
     guidance = moving.guidance if chosen["guidance"] is None else chosen["guidance"]
+    strength = moving.advised_strength(1.0) if chosen["strength"] is None else chosen["strength"]
     return Workshop(
-        moving, still, chosen["frames"], chosen["steps"], chosen["reconstruction_steps"], guidance, chosen["tuning_steps"], chosen["tuning_rate"],
-        Descent(inner_steps=chosen["inner_steps"]),
+        moving, still, chosen["frames"], chosen["steps"], chosen["reconstruction_steps"], strength, guidance,
+        tuning_steps=chosen["tuning_steps"], tuning_rate=chosen["tuning_rate"], descent=Descent(inner_steps=chosen["inner_steps"]),
     )  # fmt: skip
 
 
@@ -144,8 +148,8 @@ def _print(results: "Results", target: Path, pictures: list[Path]) -> None:
 def told(model: str, settings: dict[str, Any]) -> list[str]:
     """What the section says before its tables."""
     return [
-        f"Model `{model}` ({settings['model']}): clips of {settings['frames']} frames, {settings['steps']} steps"
-        f" ({settings['reconstruction_steps']} of reconstructions), guidance"
+        f"Model `{model}` ({settings['model']}): clips of {settings['frames']} frames, {settings['steps']} steps, strength"
+        f" {settings['strength']:g} (reconstructions: {settings['reconstruction_steps']}, strength 1), guidance"
         f" {settings['guidance']:g}, {settings['dtype']} on {settings['device']}. Sources are H.264 files of rendered scenes, read back;"
         " every second one has a textured background or a second object. Tune-A-Video, FateZero on its model and Text2Video-Zero work on the"
         f" image model and every second frame; tuning takes {settings['tuning_steps']} steps.",

@@ -48,7 +48,7 @@ class Workshop:
 
     moving    the model with its motion modules, on clips of `frames` frames
     still     the image model, on every second frame
-    steps, guidance   of all methods; reconstructions have `faithful_steps` and FAITHFUL_GUIDANCE
+    steps, strength, guidance   of all methods; reconstructions have `faithful_steps`, all of them run, and FAITHFUL_GUIDANCE
     """
 
     moving: Pipeline
@@ -56,6 +56,7 @@ class Workshop:
     frames: int = world.FRAMES
     steps: int = 20
     faithful_steps: int = 50
+    strength: float = 1.0
     guidance: float = 7.5
     tuning_steps: int = 200
     tuning_rate: float = 3e-3
@@ -69,6 +70,10 @@ class Workshop:
     def grid(self, trial: Trial) -> int:
         """The steps of a trial."""
         return self.faithful_steps if trial.edit == RECONSTRUCTION else self.steps
+
+    def share(self, trial: Trial) -> float:
+        """The strength of a trial."""
+        return 1.0 if trial.edit == RECONSTRUCTION else self.strength
 
     @torch.no_grad()
     def round_trip(self, clip: Tensor) -> Tensor:
@@ -127,20 +132,22 @@ def _truth(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
 
 def _inversion(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     return editors.ddim_inversion(
-        shop.moving, clip, trial.source, trial.target, steps=shop.grid(trial), guidance_scale=shop.scale(trial), progress=False
+        shop.moving, clip, trial.source, trial.target, steps=shop.grid(trial), strength=shop.share(trial),
+        guidance_scale=shop.scale(trial), progress=False,
     )  # fmt: skip
 
 
 def _inversion_of_pictures(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     return editors.ddim_inversion(
-        shop.still, clip, trial.source, trial.target, steps=shop.grid(trial), guidance_scale=shop.scale(trial), progress=False
+        shop.still, clip, trial.source, trial.target, steps=shop.grid(trial), strength=shop.share(trial),
+        guidance_scale=shop.scale(trial), progress=False,
     )  # fmt: skip
 
 
 def _sdedit(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     return editors.sdedit(
-        shop.moving, clip, trial.source, trial.target, steps=shop.grid(trial), guidance_scale=shop.scale(trial),
-        seed=trial.seed, progress=False,
+        shop.moving, clip, trial.source, trial.target, steps=shop.grid(trial), strength=shop.share(trial),
+        guidance_scale=shop.scale(trial), seed=trial.seed, progress=False,
     )  # fmt: skip
 
 
@@ -150,28 +157,30 @@ def _prompt_to_prompt(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     local = trial.edit in ("colour", "shape", "adding")
     return editors.prompt_to_prompt(
         shop.moving, clip, trial.source, trial.target, blend=Blend(tuple(sorted(nouns))) if local else None,
-        steps=shop.grid(trial), guidance_scale=shop.scale(trial), progress=False,
+        steps=shop.grid(trial), strength=shop.share(trial), guidance_scale=shop.scale(trial), progress=False,
     )  # fmt: skip
 
 
 def _fatezero(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     return editors.fatezero(
         shop.moving, clip, trial.source, trial.target, settings=FATEZERO[trial.edit], steps=shop.grid(trial),
-        guidance_scale=shop.scale(trial), progress=False,
+        strength=shop.share(trial), guidance_scale=shop.scale(trial), progress=False,
     )  # fmt: skip
 
 
 def _fatezero_tuned(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     return editors.fatezero(
         tuned_model(shop, trial, clip), clip, trial.source, trial.target, settings=SHAPE, steps=shop.grid(trial),
-        guidance_scale=shop.scale(trial), progress=False,
+        strength=shop.share(trial), guidance_scale=shop.scale(trial), progress=False,
     )  # fmt: skip
 
 
 def _tune_a_video(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     """`editors.tune_a_video` with the tuning shared by the edits of a clip."""
     model = tuned_model(shop, trial, clip)
-    return sample(model, clip, trial.target, steps=shop.grid(trial), guidance_scale=shop.scale(trial))
+    return sample(
+        model, clip, trial.target, steps=shop.grid(trial), strength=shop.share(trial), guidance_scale=shop.scale(trial)
+    )
 
 
 def tuned_model(shop: Workshop, trial: Trial, clip: Tensor) -> Pipeline:
@@ -190,7 +199,7 @@ def _null_text(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     """`editors.null_text` with the null texts shared by the edits of a clip."""
     scale = shop.scale(trial)
 
-    work = begin(shop.moving, clip, shop.grid(trial))
+    work = begin(shop.moving, clip, shop.grid(trial), strength=shop.share(trial))
     described, wanted = work.conditions(trial.source, trial.target)
 
     def find() -> NullText:
@@ -199,7 +208,7 @@ def _null_text(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
         return find_nulls(work, described, pivot, scale=scale, descent=shop.descent, progress=False)
 
     found = shop.once(
-        "nulls", (trial.clip_name, trial.source, scale, shop.grid(trial), described[0].tokens["text"].shape), find
+        "nulls", (trial.clip_name, trial.source, scale, shop.grid(trial), shop.share(trial), described[0].tokens["text"].shape), find
     )
     with torch.no_grad():
         x = work.sample(following(work, wanted, found.at, scale), found.trajectory.noise, progress=False)

@@ -58,6 +58,7 @@ def test_hashes_see_weights_configs_and_places_and_nothing_else(tmp_path: Path) 
     first = hash_path(tmp_path)
     assert len(first) == 16
     (tmp_path / "README.md").write_text("a card")
+    (tmp_path / "videogen.json").write_text('{"steps": 25}')
     (tmp_path / ".cache").mkdir()
     (tmp_path / ".cache" / "x.json").write_text("")
     assert hash_path(tmp_path) == first

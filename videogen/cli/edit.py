@@ -26,7 +26,9 @@ KIND = typer.Option("--edit", help="auto (found from the two prompts), replace, 
 PRESET = typer.Option(help="FateZero's settings: style, attribute, shape or reconstruction.")
 BLEND = typer.Option(help="A word of either prompt: only where it is may change. Repeatable.")
 WEIGHT = typer.Option(help="WORD=NUMBER: how much a word of the prompt counts. Repeatable.")
-STRENGTH = typer.Option(help="For sdedit: 0 keeps the clip, 1 all but forgets it; 0.8 by default.")
+STRENGTH = typer.Option(
+    help="Share of the way to noise: less keeps more. The model's own advice, else 0.8 for sdedit and 1 for all others."
+)
 TUNING_STEPS = typer.Option(min=0, help="For tune_a_video; 200 by default.")
 LEARNING_RATE = typer.Option(help="For tune_a_video; by the model's size.")
 CONFIG = typer.Option(help="A YAML file with the keys of FateZero's or Tune-A-Video's authors.")

@@ -36,7 +36,7 @@ class Parts:
 
     scheduler  the content of a `scheduler_config.json`
     motion     the folder of a motion adapter that came along
-    advice     what the model's makers advise, from its `videogen.json`: `steps`, `guidance`
+    advice     what the model's makers advise, from its `videogen.json`: `steps`, `guidance`, `strength` of edits
     """
 
     unet: UNet
@@ -164,16 +164,16 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32, variant: str |
         kind_from_config(scheduler)
     _check_fit(unet, vae, text, folder)
     line = f"{folder.name}: {index.get('_class_name', 'model folder')}, text width {unet.config.context}"
-    advice = read_advice(folder / "videogen.json")
+    advice = read_advice(folder / files.ADVICE)
     return Parts(unet, vae, text, scheduler, line, motion if motion.is_dir() else None, advice).to(dtype=dtype)
 
 
 def read_advice(path: Path) -> dict[str, float]:
-    """`steps` and `guidance` from a model's `videogen.json`, if there is one. Raises InputError for anything else in it."""
+    """`steps`, `guidance` and `strength` from a model's `videogen.json`, if there is one. Raises InputError for anything else in it."""
     advice = read_json(path) if path.is_file() else {}
     for name, value in advice.items():
-        if name not in ("steps", "guidance") or not isinstance(value, (int, float)):
-            raise InputError(f"{path} says {name}: {value!r}; it may give numbers for steps and guidance")
+        if name not in ("steps", "guidance", "strength") or not isinstance(value, (int, float)):
+            raise InputError(f"{path} says {name}: {value!r}; it may give numbers for steps, guidance and strength")
     return advice
 
 

@@ -24,6 +24,9 @@ from videogen.models.weights.pickles import flatten, load_pickle
 FOLDER_NAMES = ("diffusion_pytorch_model", "model", "adapter_model", "pytorch_lora_weights", "pytorch_model")
 """File stems that diffusers, transformers and peft write into a part's folder."""
 
+ADVICE = "videogen.json"
+"""What a model's makers advise, beside its parts: it fills in what a call leaves open, and computes nothing itself."""
+
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 DTYPES = {
