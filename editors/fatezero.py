@@ -106,9 +106,7 @@ def fatezero(
     """
     unet = pipe.parts.unet
     table = frames or tuned_with(pipe) or default_frames(unet)
-    work = begin(
-        pipe, clip, steps, strength=strength, guidance_scale=guidance_scale, windows=windows, frames=table
-    )
+    work = begin(pipe, clip, steps, strength=strength, guidance_scale=guidance_scale, windows=windows, frames=table)
     pairs = work.conditions(source, target, negative_prompt=negative_prompt, motion_scale=motion_scale)
     fusing = settled(unet, pairs[0][0].words[0], pairs[1][0].words[0], settings)
     times, sites = tuple(work.times.t.tolist()), attention_sites(unet)

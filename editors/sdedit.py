@@ -50,9 +50,7 @@ def sdedit(
     """
     steps = pipe.steps if steps is None else steps
     strength = pipe.advised_strength(0.8) if strength is None else strength
-    work = begin(
-        pipe, clip, steps, strength=strength, guidance_scale=guidance_scale, sampler=sampler, windows=windows
-    )
+    work = begin(pipe, clip, steps, strength=strength, guidance_scale=guidance_scale, sampler=sampler, windows=windows)
     times, x, fresh = work.times, work.latents, source_of(seed, generator)
     if len(times):
         address = (1, range(first, first + x.shape[1]), x.shape[2:])

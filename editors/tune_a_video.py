@@ -79,7 +79,10 @@ def sample(
     inversion_prompt: str | None = "",
     seed: int = 0,
 ) -> Edited:
-    """A tuned model's clip of `target`, begun from the inverted clip, or with `inversion_prompt=None` from the noise of a seed, which has no strength."""
+    """A tuned model's clip of `target`, begun from the inverted clip.
+
+    With `inversion_prompt=None` it begins from the noise of a seed, whatever the strength.
+    """
     if inversion_prompt is None:
         strength = 1.0
     work = begin(pipe, clip, steps, strength=strength, frames=SPARSE_CAUSAL)

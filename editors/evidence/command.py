@@ -37,7 +37,8 @@ def editing(
         int, typer.Option(min=1, help="The same where the source prompt is to give the source again.")
     ] = 50,
     strength: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Share of the steps that edits run; the model's own advice, else all.")
+        float | None,
+        typer.Option(min=0, max=1, help="Share of the steps that edits run; the model's own advice, else all."),
     ] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale of edits; the model's own by default.")] = None,
     tuning_steps: Annotated[int, typer.Option(min=0, help="Steps of Tune-A-Video for each clip.")] = 200,

@@ -208,7 +208,9 @@ def _null_text(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
         return find_nulls(work, described, pivot, scale=scale, descent=shop.descent, progress=False)
 
     found = shop.once(
-        "nulls", (trial.clip_name, trial.source, scale, shop.grid(trial), shop.share(trial), described[0].tokens["text"].shape), find
+        "nulls",
+        (trial.clip_name, trial.source, scale, shop.grid(trial), shop.share(trial), described[0].tokens["text"].shape),
+        find,
     )
     with torch.no_grad():
         x = work.sample(following(work, wanted, found.at, scale), found.trajectory.noise, progress=False)
