@@ -120,7 +120,7 @@ def fate_counted(setting: Setting) -> Side:
 
     @torch.no_grad()
     def call() -> Tensor:
-        work = begin(pipe, source, setting["steps"], frames=default_frames(unet))
+        work = begin(pipe, source, setting["steps"], frames=default_frames(pipe))
         given, other = work.conditions(SOURCE, TARGET)
         plan = settled(unet, given[0].words[0], other[0].words[0], ATTRIBUTE)
         times = tuple(work.times.t.tolist())

@@ -5,8 +5,8 @@
              self-attention A = M A_target + (1 - M) A_source, with M the place of the blend words in the source (section 3.3)
     blend    optionally the latents too, x = x_inv + M (x - x_inv), in the middle of the way
 
-Self-attention reads frames by a table; the zero-shot settings read the middle frame wherever the model's own maps have at most 32 x 32 cells, and
-those are also the maps that are fused. Maps are those of the inversion: at t they were made where it stood then, one step cleaner.
+Self-attention reads frames by a table; the zero-shot settings of an image model read the middle frame wherever its own maps have at most 32 x 32
+cells, and those are also the maps that are fused. Maps are those of the inversion: at t they were made where it stood then, one step cleaner.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def fatezero(
     """Edit frames `f 3 H W` in [0, 1] by changing their prompt.
 
     settings  one of STYLE, ATTRIBUTE, SHAPE, RECONSTRUCTION, or changed with `dataclasses.replace`
-    frames    which frames self-attention reads, in the inversion too; None is those that the model was tuned with, else `default_frames`
+    frames    which frames self-attention reads, in the inversion too; None is `default_frames`
     hold      how the maps are held: `recomputed` (memory does not grow with the steps), `memory`, `disk`; the result is the same
     folder    where `disk` puts its files meanwhile; None is the system's place
     strength  share of the grid that is inverted and sampled again; None is the model's own advice, else all
@@ -105,7 +105,7 @@ def fatezero(
     Measured: `held_mib`, the most memory that held maps took. Raises InputError where prompts, words and settings do not fit each other.
     """
     unet = pipe.parts.unet
-    table = frames or tuned_with(pipe) or default_frames(unet)
+    table = frames or default_frames(pipe)
     work = begin(pipe, clip, steps, strength=strength, guidance_scale=guidance_scale, windows=windows, frames=table)
     pairs = work.conditions(source, target, negative_prompt=negative_prompt, motion_scale=motion_scale)
     fusing = settled(unet, pairs[0][0].words[0], pairs[1][0].words[0], settings)
@@ -123,13 +123,19 @@ def fatezero(
     return work.edited(x, blend.mask, held_mib=maps.most / 2**20)
 
 
-def default_frames(unet: UNet) -> FrameChoice:
-    """The table a network was tuned with (Tune-A-Video's, where it has such layers), else the zero-shot one.
+def default_frames(pipe: Pipeline) -> Control:
+    """The frames that a model was tuned with (Tune-A-Video's, where it has such layers), else the zero-shot ones.
 
-    Zero-shot every frame reads the middle one, but for the outermost maps, which read their own frame.
+    Zero-shot every frame of an image model reads the middle one, but for the outermost maps, which read their own frame. The authors had no motion
+    modules; a model with some holds the frames together itself, and reads as it was trained: every frame its own.
     """
+    unet, tuned = pipe.parts.unet, tuned_with(pipe)
+    if tuned is not None:
+        return tuned
     if temporal_parameters(unet):
         return SPARSE_CAUSAL
+    if pipe.motion is not None:
+        return FrameChoice(())
     level = level_of(unet, SIDE)
     return FrameChoice(("middle",), sites=lambda site: site.level >= level)
 

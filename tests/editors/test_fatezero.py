@@ -102,7 +102,7 @@ class Compared(Control):
 def test_the_same_prompt_with_all_steps_replaced_attends_as_the_inversion_did(still, short):
     """Bit for bit at every held site; and asked where the inversion asked, the network says what it said there."""
     pipe = still[0]
-    work = begin(pipe, short, 3, frames=default_frames(pipe.parts.unet))
+    work = begin(pipe, short, 3, frames=default_frames(pipe))
     (pair,) = work.conditions(SOURCE)
     words = pair[0].words[0]
     fusing = settled(pipe.parts.unet, words, words, Settings(Exchange("auto", 1.0, 1.0)))
@@ -160,10 +160,10 @@ def test_any_frame_table_serves(still, clip):
     assert torch.equal(*one)
 
 
-def test_levels_are_those_of_the_paper_at_any_size():
+def test_levels_are_those_of_the_paper_at_any_size(still):
     with torch.device("meta"):
         unet = UNet(SD1_UNET)
-    table = default_frames(unet)
+    table = default_frames(Pipeline(dataclasses.replace(still[0].parts, unet=unet)))
     fused = {site.level for site in attention_sites(unet) if table.sites(site)}
     assert fused == {1, 2, 3}  # the outermost maps, 64 x 64 at 512, are neither held nor read across frames
 
@@ -210,10 +210,15 @@ def test_a_model_tuned_on_a_clip_reads_the_frames_it_was_tuned_with(still, short
 
     double = in_double(still[0])  # a copy, so that the layers stay there
     unet = add_temporal(double.parts.unet).double()
-    assert default_frames(unet) == SPARSE_CAUSAL
+    assert default_frames(double) == SPARSE_CAUSAL
     ways = [
         edit(double, short, settings=SHAPE, target="a red square", hold=way, steps=2)
         for way in ("recomputed", "memory")
     ]
     assert torch.equal(ways[0].frames, ways[1].frames)
-    assert default_frames(remove_temporal(unet)).entries == ("middle",)
+    remove_temporal(unet)
+    assert default_frames(double).entries == ("middle",)
+
+
+def test_a_model_with_motion_modules_reads_its_own_frames(moving):
+    assert default_frames(moving[0]).entries == ()
