@@ -23,8 +23,9 @@ import editors
 from editors.ddim_inversion import inverted
 from editors.edited import Edited
 from editors.evidence.trials import EDITS, FROM_TEXT, RECONSTRUCTION, Trial
-from editors.fatezero import ATTRIBUTE, SHAPE, STYLE
 from editors.fatezero import RECONSTRUCTION as FAITHFUL
+from editors.fatezero import SHAPE, Settings
+from editors.map_fusion import Exchange
 from editors.null_text import Descent, NullText, find_nulls, following
 from editors.prompt_to_prompt import Blend
 from editors.text2video_zero import translation
@@ -39,7 +40,9 @@ FAITHFUL_GUIDANCE = 7.5  # of reconstructions
 TRAVEL = 40.0  # pixels of 128 that Text2Video-Zero's flow goes over the clip; the world's own are 24 to 60
 FIRST = 1 << 20  # every so-manieth frame is the first alone
 SMALL = 32  # latents a side below which its moments lie in the middle of the grid
-FATEZERO = dict.fromkeys(EDITS, ATTRIBUTE) | {"style": STYLE, "removing": STYLE, RECONSTRUCTION: FAITHFUL}
+LOCAL = ("colour", "adding", "shape")  # edits of one object: all but its place is kept by blending
+# Shares of the steps in which text maps and self-attention are the source's, chosen on clips of seed 1.
+SHARES = dict.fromkeys(EDITS, (0.2, 0.8)) | {"shape": (0.4, 0.4)}
 
 
 @dataclass(eq=False)
@@ -114,8 +117,8 @@ class Method:
 
     @property
     def code(self) -> str:
-        """A hash of the method's file and of how it is run, comments and layout apart: with another one, rows are made again."""
-        texts = [textwrap.dedent(inspect.getsource(self.run))]
+        """A hash of the method's file and of how it is run and set, comments and layout apart: with another one, rows are made again."""
+        texts = [textwrap.dedent(inspect.getsource(self.run)), repr((LOCAL, SHARES))]
         if self.file:
             texts.append((Path(str(editors.__file__)).parent / f"{self.file}.py").read_text(encoding="utf-8"))
         parsed = [ast.dump(ast.parse(text)) for text in texts]
@@ -152,18 +155,29 @@ def _sdedit(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
 
 
 def _prompt_to_prompt(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
-    """With local blend around the object where the edit is about one object."""
-    nouns = {world.SHAPES[int(scene.shape[0, 0])] for scene in (trial.scene, trial.changed)}
-    local = trial.edit in ("colour", "shape", "adding")
+    cross, selfs = SHARES[trial.edit]
+    blend = Blend(nouns(trial), window=(0.0, 1.0)) if trial.edit in LOCAL else None
     return editors.prompt_to_prompt(
-        shop.moving, clip, trial.source, trial.target, blend=Blend(tuple(sorted(nouns))) if local else None,
-        steps=shop.grid(trial), strength=shop.share(trial), guidance_scale=shop.scale(trial), progress=False,
+        shop.moving, clip, trial.source, trial.target, cross=cross, selfs=selfs, blend=blend, steps=shop.grid(trial),
+        strength=shop.share(trial), guidance_scale=shop.scale(trial), progress=False,
     )  # fmt: skip
 
 
+def nouns(trial: Trial) -> tuple[str, ...]:
+    """The words for the first object's shape, before and after."""
+    return tuple(sorted({world.SHAPES[int(scene.shape[0, 0])] for scene in (trial.scene, trial.changed)}))
+
+
 def _fatezero(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
+    """With the authors' settings where the source is to come back."""
+    settings = FAITHFUL
+    if trial.edit in SHARES:
+        cross, selfs = SHARES[trial.edit]
+        settings = Settings(Exchange("refine", cross, selfs), blend_attention=False, blend_window=(0.0, 1.0))
+    if trial.edit in LOCAL:
+        settings = dataclasses.replace(settings, blend=nouns(trial), blend_latents=True)
     return editors.fatezero(
-        shop.moving, clip, trial.source, trial.target, settings=FATEZERO[trial.edit], steps=shop.grid(trial),
+        shop.moving, clip, trial.source, trial.target, settings=settings, steps=shop.grid(trial),
         strength=shop.share(trial), guidance_scale=shop.scale(trial), progress=False,
     )  # fmt: skip
 

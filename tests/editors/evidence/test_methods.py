@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -108,6 +109,25 @@ def test_the_code_of_a_method_is_known_by_what_it_does() -> None:
     assert METHODS["sdedit"].code == dataclasses.replace(METHODS["sdedit"], title="another").code
 
 
-def test_only_reconstructions_have_the_faithful_steps(shop: Workshop) -> None:
-    shop.faithful_steps = 7
-    assert [shop.grid(trial(edit, 0)) for edit in ("colour", RECONSTRUCTION)] == [4, 7]
+def test_only_reconstructions_go_all_the_way_in_the_faithful_steps(shop: Workshop) -> None:
+    some = dataclasses.replace(shop, faithful_steps=7, strength=0.5)
+    asked = [trial(edit, 0) for edit in ("colour", RECONSTRUCTION)]
+    assert [some.grid(one) for one in asked] == [4, 7]
+    assert [some.share(one) for one in asked] == [0.5, 1.0]
+
+
+def test_edits_of_one_object_keep_all_else_by_blending(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the object's noun is, before and after; edits of the whole picture blend nothing."""
+    told: dict[str, Any] = {}
+    for name in ("prompt_to_prompt", "fatezero"):
+        monkeypatch.setattr(editors, name, lambda *a, **k: told.update(k), raising=False)
+    asked = trial("shape", 0)
+    METHODS["prompt_to_prompt"].run(shop, asked, torch.zeros(0))
+    assert len(told["blend"].words) == 2
+    assert all(word in asked.source + asked.target for word in told["blend"].words)
+    METHODS["fatezero"].run(shop, trial("colour", 0), torch.zeros(0))
+    assert told["settings"].blend_latents
+    assert told["settings"].blend[0] in trial("colour", 0).source
+    for edit in ("style", "background", RECONSTRUCTION):
+        METHODS["fatezero"].run(shop, trial(edit, 0), torch.zeros(0))
+        assert not told["settings"].blend
