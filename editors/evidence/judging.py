@@ -64,17 +64,27 @@ def judge(trial: Trial, edited: Tensor, source: Tensor, frames: int, every: int 
 
 
 def judge_text(trial: Trial, made: Tensor) -> Verdict:
-    """Judge a clip made from the trial's prompt alone: it moves as asked, and its object has one colour in all frames."""
+    """Judge a clip made from the trial's prompt alone: it moves as asked, and its object has one colour in all frames.
+
+    A flow may carry an object out of the picture while others stay: of each frame the largest object is looked at.
+    """
     wanted = parse(trial.target).objects[0]
     if not bool(torch.isfinite(made).all()):
         return Verdict(False, {"one colour": False, "colour": False})
     (found,) = measure(made[None])
     one = found.objects[0] if found.objects else None
-    same = one is not None and None not in one.colours and len({*one.colours}) == 1
+    colours = {_largest_colour(found, frame) for frame in range(len(made))}
+    same = None not in colours and len(colours) == 1
     asked = one is not None and one.colour == wanted.colour
     return Verdict(
         one is not None and one.motion == wanted.motion, {"one colour": same, "colour": asked}, read=read(found)
     )
+
+
+def _largest_colour(found: Measurement, frame: int) -> str | None:
+    """The colour of the largest object that a frame shows; None where there is none, or its colour cannot be read."""
+    there = [item for item in found.objects if not math.isnan(item.areas[frame])]
+    return max(there, key=lambda item: float(item.areas[frame])).colours[frame] if there else None
 
 
 def at_places(found: Measurement, places: Tensor) -> list[MeasuredObject | None]:

@@ -37,7 +37,7 @@ from videogen.shapes import render, world
 T = TypeVar("T")
 
 FAITHFUL_GUIDANCE = 7.5  # of reconstructions
-TRAVEL = 40.0  # pixels of 128 that Text2Video-Zero's flow goes over the clip; the world's own are 24 to 60
+TRAVEL = 30.0  # pixels of 128 that Text2Video-Zero's flow goes over the clip; the world's own are 24 to 60
 FIRST = 1 << 20  # every so-manieth frame is the first alone
 SMALL = 32  # latents a side below which its moments lie in the middle of the grid
 LOCAL = ("colour", "adding", "shape")  # edits of one object: all but its place is kept by blending

@@ -191,6 +191,17 @@ def test_clips_from_text_move_as_asked_and_keep_one_colour() -> None:
     other = asked.scene.change(rgb=asked.scene.rgb.flip(-1))
     mixed = torch.cat([drawn(other)[:5], frames[5:]])
     assert not judge_text(asked, mixed).stayed["one colour"]
+    nothing = drawn(asked.scene.change(count=torch.zeros_like(asked.scene.count)))
+    assert not judge_text(asked, torch.cat([frames[:8], nothing[8:]])).stayed["one colour"]
+
+
+def test_an_object_that_leaves_the_picture_leaves_its_colour_to_another() -> None:
+    """Two of one colour, and the larger is gone after a while."""
+    asked = next(t for t in (trial("colour", n) for n in range(40)) if len(parse(t.source).objects) == 2)
+    same = asked.scene.change(rgb=asked.scene.rgb[:, :1].expand(-1, 2, -1))
+    alone = same.change(count=torch.ones_like(same.count))
+    made = torch.cat([drawn(same)[:8], drawn(alone)[8:]])
+    assert judge_text(asked, made).stayed["one colour"]
 
 
 def test_of_an_object_that_stays_in_its_place_no_velocity_is_said() -> None:

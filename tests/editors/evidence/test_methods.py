@@ -30,7 +30,9 @@ def pipe() -> Pipeline:
 @pytest.fixture
 def shop(pipe: Pipeline) -> Workshop:
     descent = Descent(inner_steps=1)
-    return Workshop(pipe, pipe, FRAMES, steps=4, faithful_steps=4, guidance=3.0, tuning_steps=1, descent=descent)
+    return Workshop(
+        pipe, pipe, FRAMES, steps=4, faithful_steps=4, strength=0.5, guidance=3.0, tuning_steps=1, descent=descent
+    )
 
 
 def clip_of(asked: Trial, folder: Path) -> Tensor:
@@ -57,7 +59,8 @@ def test_null_texts_that_are_shared_are_those_of_the_method(shop: Workshop, tmp_
         clip = clip_of(asked, tmp_path)
         ours = METHODS["null_text"].run(shop, asked, clip)
         alone = editors.null_text(
-            shop.moving, clip, asked.source, asked.target, steps=4, guidance_scale=3.0, descent=shop.descent, progress=False
+            shop.moving, clip, asked.source, asked.target, steps=4, strength=shop.strength, guidance_scale=3.0,
+            descent=shop.descent, progress=False,
         )  # fmt: skip
         assert torch.equal(ours.frames, alone.frames)
 
@@ -77,7 +80,8 @@ def test_a_tuning_that_is_shared_is_that_of_the_method_and_is_done_once(
         if edit == "shape":
             METHODS["fatezero_tuned"].run(shop, asked, clip)
     alone = editors.tune_a_video(
-        shop.still, clip, asked.source, asked.target, tuning_steps=1, learning_rate=3e-3, steps=4, guidance_scale=3.0, seed=2
+        shop.still, clip, asked.source, asked.target, tuning_steps=1, learning_rate=3e-3, steps=4,
+        strength=shop.strength, guidance_scale=3.0, seed=2,
     )  # fmt: skip
     assert torch.equal(ours.frames, alone.frames)
     assert tunings == [asked.source]
@@ -86,10 +90,10 @@ def test_a_tuning_that_is_shared_is_that_of_the_method_and_is_done_once(
 def test_text2video_zero_is_given_a_flow_in_the_direction_of_its_prompt(
     shop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A positive flow moves content left and up; the whole way is forty pixels of 128, 160 of 512."""
+    """A positive flow moves content left and up; the whole way is thirty pixels of 128, 120 of 512."""
     told = {}
     monkeypatch.setattr(editors, "text2video_zero", lambda *a, **k: told.update(k), raising=False)
-    ways = {"moving left": (160, 0), "moving right": (-160, 0), "moving up": (0, 160), "moving down": (0, -160)}
+    ways = {"moving left": (120, 0), "moving right": (-120, 0), "moving up": (0, 120), "moving down": (0, -120)}
     for number in range(6):
         asked = trial(FROM_TEXT, number)
         METHODS["text2video_zero"].run(dataclasses.replace(shop, frames=16), asked, torch.zeros(0))
