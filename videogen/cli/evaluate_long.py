@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from videogen.metrics.long_clips import Settings
-    from videogen.metrics.paired import Estimate
-    from videogen.metrics.shares import Share
     from videogen.metrics.trials import Plan
     from videogen.metrics.ways import Figures, Rows
     from videogen.pipeline import Pipeline
@@ -22,10 +20,9 @@ BEGIN, END = "<!-- long clips: made by `videogen evaluate long` -->", "<!-- long
 SHEET = f"{KEY}.png"
 _EXPLAINED = """\
 Model {model}, {count} unseen prompts of one flat object on a plain background, {steps} steps, guidance {guidance:g}. Own clips have {frames} frames,
-long ones {times} times as many. Brackets hold the difference to the way it is held against, on the same prompts and seeds, with its 95 % interval.
-Jump: the largest way of the object's centre between neighbouring frames, beyond the median one. Flicker: mean absolute difference of neighbouring
+long ones {times} times as many. Brackets hold 95 % intervals; behind them stands the difference to the way it is held against, on the same
+prompts and seeds. Jump: the largest way of the object's centre between neighbouring frames, beyond the median one. Flicker: mean absolute difference of neighbouring
 frames, which motion causes too."""
-SHOWN = 2  # prompts of which all clips are on the sheet
 
 
 def long(
@@ -52,9 +49,8 @@ def long(
     chosen = dict(locals())
     from videogen import recipe
     from videogen.cli.evaluate import load
-    from videogen.metrics import document, long_clips, pictures, ways
+    from videogen.metrics import document, long_clips, ways, ways_section
     from videogen.metrics.trials import Plan, hashes
-    from videogen.video import read
 
     target = report if report is not None else out / "results.md"
     if report is not None:
@@ -74,12 +70,8 @@ def long(
         "command": command, "settings": {"count": count, **notes}, "versions": recipe.versions(),
         "ways": {one.way.name: one.to_dict() for one in found},
     }  # fmt: skip
-    folder = target.parent / "pictures"
-    folder.mkdir(exist_ok=True)
-    shown = [(name, number) for number in range(min(SHOWN, count)) for name in long_clips.WAYS]
-    texts = [f"{long_clips.WAYS[name].title}: {rows.rows[name, number].prompt}" for name, number in shown]
-    pictures.sheet(folder / SHEET, [read(_shown(out, *key)) for key in shown], texts)
-    for path in [*document.put(target, KEY, _markdown(found, notes, count, command), values), folder / SHEET]:
+    sheet = ways_section.sheet(target.parent / "pictures" / SHEET, out, [*long_clips.WAYS.values()], rows.rows, count)
+    for path in [*document.put(target, KEY, _markdown(found, notes, count, command), values), sheet]:
         typer.echo(str(path))
 
 
@@ -87,9 +79,7 @@ def _measure(pipe: "Pipeline", rows: "Rows", plan: "Plan", settings: "Settings",
     """Make and measure the clips that are not there yet."""
     from tqdm.auto import tqdm
 
-    from videogen.clip import Clip
-    from videogen.metrics import long_clips
-    from videogen.video import write
+    from videogen.metrics import long_clips, ways_section
 
     wanted = [(way, number) for number in range(plan.count) for way in long_clips.WAYS]
     with tqdm(total=len(wanted), initial=len(rows.rows.keys() & set(wanted)), unit="clip", disable=quiet) as bar:
@@ -97,50 +87,20 @@ def _measure(pipe: "Pipeline", rows: "Rows", plan: "Plan", settings: "Settings",
             if (name, number) in rows.rows:
                 continue
             row, clip = long_clips.measured(pipe, long_clips.WAYS[name], plan.trial(("test", number)), settings)
-            if number < SHOWN:
-                write(_shown(rows.folder, name, number), Clip(clip), overwrite=True)
+            ways_section.keep(rows.folder, row, clip)
             rows.append(row)
             bar.update()
 
 
-def _shown(out: Path, name: str, number: int) -> Path:
-    return out / "shown" / f"{name}-{number:04d}.webp"
-
-
 def _markdown(found: "Sequence[Figures]", notes: dict[str, object], count: int, command: str) -> str:
-    from videogen.metrics import document
-    from videogen.metrics.long_clips import MEANS, SHARES, WAYS
+    from videogen.metrics import ways_section
 
-    heads = ["way", "against", *SHARES, "jump, px", "flicker, %"]
-    table = [
-        [
-            one.way.title,
-            WAYS[one.way.against].title if one.way.against else "",
-            *(_share(*one.shares[name]) for name in SHARES),
-            *(_mean(*one.means[name]) for name in MEANS),
-        ]
-        for one in found
-    ]
     return "\n\n".join([
         BEGIN,
         "## What holds clips together",
         _EXPLAINED.format(count=count, **notes),
-        document.table(heads, table),
+        ways_section.table(found),
         f"Made by `{command}`.",
         f"![All ways, the same prompts and seeds](pictures/{SHEET})",
         END,
     ])  # fmt: skip
-
-
-def _share(value: "Share", change: "Estimate | None") -> str:
-    return f"{value.value:.3f}{_change(change, 3)}"
-
-
-def _mean(value: "Estimate", change: "Estimate | None") -> str:
-    return f"{value.value:.2f}{_change(change, 2)}"
-
-
-def _change(change: "Estimate | None", digits: int) -> str:
-    if change is None:
-        return ""
-    return f" [{change.value:+.{digits}f}: {change.low:+.{digits}f}, {change.high:+.{digits}f}]"

@@ -19,12 +19,10 @@ if TYPE_CHECKING:
 
     from videogen.corpus.films import Corpus
     from videogen.metrics.paired import Estimate
-    from videogen.metrics.shares import Share
     from videogen.metrics.trained import Part, Sampling
     from videogen.metrics.ways import Figures, Row
     from videogen.pipeline import Pipeline
 
-SHOWN = 2  # prompts of which all clips are on the sheet
 OPTIONS = {"from_files": "trained", "transfer": "base", "motion_lora": "motion_lora"}
 
 
@@ -151,10 +149,9 @@ def made(
     """The rows of all clips, those that are not there yet made."""
     from tqdm.auto import tqdm
 
-    from videogen.clip import Clip
+    from videogen.metrics import ways_section
     from videogen.metrics.trained import run
     from videogen.metrics.ways import Rows
-    from videogen.video import write
 
     rows = Rows(out, notes)
     wanted = {(way.name, number) for way in part.ways for number in range(sampling.count)}
@@ -163,8 +160,7 @@ def made(
     ) as bar:
 
         def after(row: "Row", clip: "Tensor") -> None:
-            if row.number < SHOWN:
-                write(_shown(out, row.way, row.number), Clip(clip), overwrite=True)
+            ways_section.keep(out, row, clip)
             bar.update()
 
         run(part, rows, sampling, after)
@@ -176,17 +172,12 @@ def publish(
 ) -> None:  # fmt: skip
     """Write the part's section, its values and its sheet of clips."""
     from videogen import recipe
-    from videogen.metrics import document, pictures
+    from videogen.metrics import document, ways_section
     from videogen.metrics.ways import figures
-    from videogen.video import read
 
     found, more = figures(part.ways, rows, sampling.count), part.lines(rows, sampling.count)
-    folder = target.parent / "pictures"
-    folder.mkdir(exist_ok=True)
-    sheet = folder / f"training_{part.key}.png"
-    shown = [(way, number) for number in range(min(SHOWN, sampling.count)) for way in part.ways]
-    labels = [f"{way.title}: {rows[way.name, number].prompt}" for way, number in shown]
-    pictures.sheet(sheet, [read(_shown(out, way.name, number)) for way, number in shown], labels)
+    sheet = target.parent / "pictures" / f"training_{part.key}.png"
+    ways_section.sheet(sheet, out, part.ways, rows, sampling.count)
     values = {
         "command": command, "settings": {"count": sampling.count, **notes}, "versions": recipe.versions(),
         "targets": {f"{way}: {name}": value for (way, name), value in part.targets.items()},
@@ -206,21 +197,8 @@ def markdown(
     sheet: str,
 ) -> str:
     """The section of a part."""
-    from videogen.metrics import document
+    from videogen.metrics import ways_section
 
-    shares = list(dict.fromkeys(name for one in found for name in one.shares))
-    means = list(dict.fromkeys(name for one in found for name in one.means))
-    lines = [
-        [
-            one.way.title,
-            *(
-                _share(*one.shares[name], part.targets.get((one.way.name, name))) if name in one.shares else ""
-                for name in shares
-            ),
-            *(_mean(*one.means[name]) if name in one.means else "" for name in means),
-        ]
-        for one in found
-    ]
     told = (
         "{count} unseen prompts and seeds, {frames} frames, {steps} steps, guidance {guidance:g}, {dtype} on {device}."
     )
@@ -232,32 +210,9 @@ def markdown(
         f"<!-- training, {part.key}: made by `videogen evaluate training` -->",
         f"## {part.title}",
         f"{part.explained} {told.format(**notes)} Brackets hold 95 % intervals.",
-        document.table(["", *shares, *means], lines),
+        ways_section.table(found, part.targets),
         *behind,
         f"Made by `{command}`.",
         f"![All ways, the same prompts and seeds](pictures/{sheet})",
         f"<!-- training, {part.key}: end -->",
     ])  # fmt: skip
-
-
-def _shown(out: Path, way: str, number: int) -> Path:
-    return out / "shown" / f"{way.replace('/', '-')}-{number:04d}.webp"
-
-
-def _share(value: "Share", change: "Estimate | None", target: float | None) -> str:
-    low, high = value.interval
-    text = f"{value.value:.3f} [{low:.3f}, {high:.3f}]{_change(change, 3)}"
-    if target is None:
-        return text
-    met = value.value >= target if target > 0 else value.value < -target
-    return f"{text}; {'at least' if target > 0 else 'under'} {abs(target):.2f}: {'met' if met else 'missed'}"
-
-
-def _mean(value: "Estimate", change: "Estimate | None") -> str:
-    return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]{_change(change, 2)}"
-
-
-def _change(change: "Estimate | None", digits: int) -> str:
-    return (
-        "" if change is None else f"; {change.value:+.{digits}f} [{change.low:+.{digits}f}, {change.high:+.{digits}f}]"
-    )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from videogen.pipeline import Pipeline
 
 SHARES = ("one object", "same colour", "same shape")
-MEANS = ("jump", "flicker")
+MEANS = JUMP, FLICKER = "jump, px", "flicker, %"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def read(clip: Tensor) -> tuple[dict[str, bool], dict[str, float]]:
     frames = [found.objects for found in measure(clip[:, None])]
     largest = [objects[0] for objects in frames if objects]
     if len(largest) < len(frames):
-        return dict.fromkeys(SHARES, False), {"jump": math.nan, "flicker": flicker}
+        return dict.fromkeys(SHARES, False), {JUMP: math.nan, FLICKER: flicker}
     steps = torch.stack([one.centres[0] for one in largest]).diff(dim=0).norm(dim=1)
     colours, shapes = {one.colour for one in largest}, {one.shape for one in largest}
     shares = {
@@ -72,7 +72,7 @@ def read(clip: Tensor) -> tuple[dict[str, bool], dict[str, float]]:
         "same colour": len(colours - {None}) == len(colours) == 1,
         "same shape": len(shapes - {None}) == len(shapes) == 1,
     }
-    return shares, {"jump": float(steps.max() - steps.median()), "flicker": flicker}
+    return shares, {JUMP: float(steps.max() - steps.median()), FLICKER: flicker}
 
 
 def _short(pipe: Pipeline, trial: Trial, settings: Settings, **more: Any) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests import folders
 from videogen.cli import app
-from videogen.metrics.long_clips import MEANS, SHARES, WAYS, read
+from videogen.metrics.long_clips import FLICKER, JUMP, MEANS, SHARES, WAYS, read
 from videogen.metrics.ways import Row, figures
 from videogen.shapes import measure, render, sample
 
@@ -26,8 +26,8 @@ def clip() -> Tensor:
 def test_a_true_render_holds_together(clip: Tensor) -> None:
     shares, means = read(clip)
     assert all(shares.values())
-    assert means["jump"] < 1
-    assert means["flicker"] == pytest.approx(100 * float(clip.diff(dim=0).abs().mean()))
+    assert means[JUMP] < 1
+    assert means[FLICKER] == pytest.approx(100 * float(clip.diff(dim=0).abs().mean()))
 
 
 def test_a_clip_put_together_from_two_jumps_by_the_frames_left_out(clip: Tensor) -> None:
@@ -36,7 +36,7 @@ def test_a_clip_put_together_from_two_jumps_by_the_frames_left_out(clip: Tensor)
     pace = float((centres[-1] - centres[0]).norm()) / 15
     shares, means = read(torch.cat([clip[:3], clip[12:]]))
     assert all(shares.values())
-    assert means["jump"] == pytest.approx(9 * pace, abs=1)
+    assert means[JUMP] == pytest.approx(9 * pace, abs=1)
 
 
 def test_another_colour_in_some_frames_is_read(clip: Tensor) -> None:
@@ -48,7 +48,7 @@ def test_another_colour_in_some_frames_is_read(clip: Tensor) -> None:
 def test_nothing_to_see_is_no_jump_and_no_object(clip: Tensor) -> None:
     shares, means = read(torch.full_like(clip, 0.05))
     assert not any(shares.values())
-    assert math.isnan(means["jump"])
+    assert math.isnan(means[JUMP])
 
 
 def test_differences_are_those_of_pairs_and_what_was_not_seen_is_left_out() -> None:
@@ -62,7 +62,7 @@ def test_differences_are_those_of_pairs_and_what_was_not_seen_is_left_out() -> N
         for number in range(3)
     }
     found = {one.way.name: one for one in figures(WAYS.values(), rows, 3)}
-    value, change = found["windows"].means["jump"]
+    value, change = found["windows"].means[JUMP]
     assert value.value == pytest.approx(5 / 3)
     assert change is not None
     assert (change.value, change.of) == (-6.0, 2)
@@ -70,7 +70,7 @@ def test_differences_are_those_of_pairs_and_what_was_not_seen_is_left_out() -> N
     assert (share.hits, share.of) == (3, 3)
     assert more is not None
     assert more.value == 1
-    assert found["plain"].means["jump"][1] is None
+    assert found["plain"].means[JUMP][1] is None
 
 
 def test_the_command_writes_its_section_and_goes_on_where_it_was(tmp_path: Path) -> None:
