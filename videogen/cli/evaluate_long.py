@@ -19,10 +19,10 @@ KEY = "long_clips"
 BEGIN, END = "<!-- long clips: made by `videogen evaluate long` -->", "<!-- long clips: end -->"
 SHEET = f"{KEY}.png"
 _EXPLAINED = """\
-Model {model}, {count} unseen prompts of one flat object on a plain background, {steps} steps, guidance {guidance:g}. Own clips have {frames} frames,
-long ones {times} times as many. Brackets hold 95 % intervals; behind them stands the difference to the way it is held against, on the same
-prompts and seeds. Jump: the largest way of the object's centre between neighbouring frames, beyond the median one. Flicker: mean absolute difference of neighbouring
-frames, which motion causes too."""
+Model {model}, {count} unseen prompts of one flat object on a plain background, {steps} steps, guidance {guidance:g}. Own clips have
+{frames} frames, long ones {times} times as many. Brackets hold 95 % intervals; behind them stands the difference to the way it is held
+against, on the same prompts and seeds. Jump: the largest way of the object's centre between neighbouring frames, beyond the median one.
+Flicker: mean absolute difference of neighbouring frames, which motion causes too."""
 
 
 def long(
