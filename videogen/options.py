@@ -31,4 +31,8 @@ MEASURED_FRAMES = typer.Option(min=2, help="Frames of a clip.")
 OTHER_SEED = typer.Option(help="Another seed draws other prompts.")
 BATCH = typer.Option(min=1, help="Clips made together.")
 REPORT = typer.Option(help="FILE.md whose section is written, with FILE.json and pictures beside it.")
+PORTION = typer.Option(
+    help="K/N: make only the K-th of N portions, and report nothing. Several processes so fill one folder; the same"
+    " command without it makes what is missing, and reports."
+)
 MEASURED_CLIPS = typer.Option(help="Folder of the measured clips; the same command continues there.")

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from editors.evidence.methods import Workshop
     from editors.evidence.runs import Plan, Rows
     from editors.evidence.section import Results
+    from videogen.metrics.lines import Portion
 
-SILENT = ("out", "minutes", "quiet", "report")  # options that change no figure
+SILENT = ("out", "minutes", "portion", "quiet", "report")  # options that change no figure
 
 
 def editing(
@@ -50,21 +51,23 @@ def editing(
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     device: Annotated[str, options.DEVICE] = "cpu",
     out: Annotated[Path, options.MEASURED_CLIPS] = Path("out/editing"),
+    portion: Annotated[str | None, options.PORTION] = None,
     report: Annotated[Path | None, options.REPORT] = None,
     quiet: Annotated[bool, options.QUIET_BAR] = False,
 ) -> None:
     """Edit clips of the shapes world by every method, read the edits back from their pixels, and report what was done and what stayed.
 
-    It can be stopped at any time: the same command goes on where it was. Several can fill one folder at once, each with
-    its own --method; a last one with --minutes 0 reports on all.
+    It can be stopped at any time: the same command goes on where it was.
     """
     chosen = dict(locals())
     from editors.evidence.methods import MEASURED
     from editors.evidence.runs import Plan, Rows
     from editors.evidence.trials import EDITS, FROM_TEXT, RECONSTRUCTION
     from videogen.metrics import document
+    from videogen.metrics.lines import parse_portion
     from videogen.metrics.trials import hashes
 
+    mine = parse_portion(portion)
     plan = Plan(
         _chosen("--method", method, MEASURED), _chosen("--edit", edit, (*EDITS, RECONSTRUCTION, FROM_TEXT)),
         colour, others, tuned, seed,
@@ -80,9 +83,11 @@ def editing(
     rows = Rows(out, settings)
     if rows.outdated:
         typer.echo(f"{rows.outdated} clips were made by earlier code of their methods and are made again", err=True)
-    finished = _made(shop, plan, rows, minutes, quiet)
+    finished = _made(shop, plan, rows, mine, minutes, quiet)
     if not finished:
         typer.echo("the time is up; the same command goes on from here", err=True)
+    if portion is not None:
+        return
     publish(report if report is not None else out / "results.md", chosen, settings, plan, rows)
 
 
@@ -167,19 +172,19 @@ def told(model: str, settings: dict[str, Any]) -> list[str]:
     ]
 
 
-def _made(shop: "Workshop", plan: "Plan", rows: "Rows", minutes: float | None, quiet: bool) -> bool:
+def _made(shop: "Workshop", plan: "Plan", rows: "Rows", portion: "Portion", minutes: float | None, quiet: bool) -> bool:
     from tqdm.auto import tqdm
 
     from editors.evidence.runs import run
 
-    wanted = set(plan.clips())
+    wanted = {key for key in plan.clips() if key[2] in portion}
     with tqdm(total=len(wanted), initial=len(wanted & rows.rows.keys()), unit="clip", disable=quiet) as bar:
 
         def tick(row: Any) -> None:
             bar.set_description(f"{row.method} {row.edit} {row.number}", refresh=False)
             bar.update()
 
-        return run(shop, plan, rows, seconds=None if minutes is None else 60 * minutes, tick=tick)
+        return run(shop, plan, rows, portion=portion, seconds=None if minutes is None else 60 * minutes, tick=tick)
 
 
 def _chosen(option: str, names: list[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from videogen import video
 from videogen.clip import Clip
 from videogen.errors import InputError
 from videogen.metrics import lines
+from videogen.metrics.lines import ALL, Portion
 
 Key = tuple[str, str, int]
 """Method, edit, number."""
@@ -141,17 +142,20 @@ def run(
     plan: Plan,
     rows: Rows,
     *,
+    portion: Portion = ALL,
     seconds: float | None = None,
     tick: Callable[[Row], None] = lambda row: None,
 ) -> bool:
     """Make, measure and record the clips of `plan` that `rows` lacks. Returns whether it came to the end within `seconds`.
+
+    portion  of the trials, by their numbers: all clips of a trial are made by one process, which finds once what they share
 
     A clip that is begun is finished. Ctrl-C loses the clip at hand and nothing else. Raises InputError, with the clip's name, where a method
     refuses it.
     """
     start = time.monotonic()
     for key in plan.clips():
-        if key in rows.rows:
+        if key in rows.rows or key[2] not in portion:
             continue
         if seconds is not None and time.monotonic() - start >= seconds:
             return False

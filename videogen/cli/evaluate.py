@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from videogen.metrics.journal import Journal, Record
+    from videogen.metrics.lines import Portion
     from videogen.metrics.report import Results
     from videogen.metrics.trials import Plan, Source
     from videogen.pipeline import Pipeline
@@ -42,6 +43,7 @@ def evaluate(
     dtype: Annotated[str, options.DTYPE] = "float32",
     device: Annotated[str, options.DEVICE] = "cpu",
     out: Annotated[Path, options.MEASURED_CLIPS] = Path("out/evaluate"),
+    portion: Annotated[str | None, options.PORTION] = None,
     report: Annotated[Path | None, options.REPORT] = None,
     quiet: Annotated[bool, options.QUIET_BAR] = False,
 ) -> None:
@@ -56,8 +58,10 @@ def evaluate(
     from videogen.metrics import report as reports
     from videogen.metrics import text_to_video as measuring
     from videogen.metrics.journal import Journal
+    from videogen.metrics.lines import parse_portion
     from videogen.metrics.trials import Plan, hashes
 
+    mine = parse_portion(portion)
     if report is not None:
         document.check(report)
     pipe = load(model, motion, sampler, dtype, device)
@@ -69,8 +73,9 @@ def evaluate(
     sources = sources_of(pipe, frames, steps, guidance, sampler)
     plan = Plan(count, held_out, seed, simple)
     journal = Journal(out, settings)
-    measure_all(sources, plan, journal, batch, quiet)
-
+    measure_all(sources, plan, journal, batch, mine, quiet)
+    if portion is not None:
+        return
     records = {name: [journal.records[(name, *address)] for address in plan.addresses()] for name in sources}
     results = reports.Results(
         command=command_line(chosen),
@@ -87,7 +92,7 @@ def command_line(chosen: dict[str, Any]) -> str:
     """The command with these options: those that decide on the figures, as far as they are not the defaults."""
     from videogen.metrics.document import command_line as spelt
 
-    return spelt(["videogen", "evaluate"], evaluate, chosen, silent=("batch", "out", "quiet"))
+    return spelt(["videogen", "evaluate"], evaluate, chosen, silent=("batch", "out", "portion", "quiet"))
 
 
 def load(model: str, motion: str | None, sampler: str, dtype: str, device: str) -> "Pipeline":
@@ -111,7 +116,9 @@ def sources_of(pipe: "Pipeline", frames: int, steps: int, guidance: float, sampl
     }
 
 
-def measure_all(sources: "dict[str, Source]", plan: "Plan", journal: "Journal", batch: int, quiet: bool) -> None:
+def measure_all(
+    sources: "dict[str, Source]", plan: "Plan", journal: "Journal", batch: int, portion: "Portion", quiet: bool
+) -> None:
     """Fill the journal, the bounds first: they are quick, and show early if the measuring program is at fault."""
     from tqdm.auto import tqdm
 
@@ -119,7 +126,8 @@ def measure_all(sources: "dict[str, Source]", plan: "Plan", journal: "Journal", 
     from videogen.clip import Clip
     from videogen.metrics import text_to_video as measuring
 
-    wanted = {(name, *address) for name in sources for address in plan.addresses()}
+    blocks = [block for number, block in enumerate(plan.blocks(batch)) if number in portion]
+    wanted = {(name, *address) for name in sources for block in blocks for address in block}
     with tqdm(total=len(wanted), initial=len(wanted & journal.records.keys()), unit="clip", disable=quiet) as bar:
 
         def after(record: "Record", clip: "Tensor") -> None:
@@ -129,7 +137,7 @@ def measure_all(sources: "dict[str, Source]", plan: "Plan", journal: "Journal", 
 
         for name in reversed(sources):
             bar.set_description(name)
-            measuring.run(sources[name], name, plan, journal, batch=batch, after=after)
+            measuring.run(sources[name], name, plan, journal, batch=batch, after=after, portion=portion)
 
 
 def publish(target: Path, results: "Results", records: "Sequence[Record]", journal: "Journal") -> None:

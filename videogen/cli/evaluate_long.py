@@ -10,6 +10,7 @@ from videogen import options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from videogen.metrics.lines import Portion
     from videogen.metrics.long_clips import Settings
     from videogen.metrics.trials import Plan
     from videogen.metrics.ways import Figures, Rows
@@ -37,6 +38,7 @@ def long(
     dtype: Annotated[str, options.DTYPE] = "float32",
     device: Annotated[str, options.DEVICE] = "cpu",
     out: Annotated[Path, options.MEASURED_CLIPS] = Path("out/evaluate-long"),
+    portion: Annotated[str | None, options.PORTION] = None,
     report: Annotated[
         Path | None, typer.Option(help="FILE.md whose section is written, with FILE.json and a picture beside it.")
     ] = None,
@@ -50,8 +52,10 @@ def long(
     from videogen import recipe
     from videogen.cli.evaluate import load
     from videogen.metrics import document, long_clips, ways, ways_section
+    from videogen.metrics.lines import parse_portion
     from videogen.metrics.trials import Plan, hashes
 
+    mine = parse_portion(portion)
     target = report if report is not None else out / "results.md"
     if report is not None:
         document.check(report)
@@ -62,10 +66,11 @@ def long(
         "dtype": dtype, "device": device, **hashes(model, motion),
     }  # fmt: skip
     rows, plan = ways.Rows(out, notes), Plan(count, 0, seed, simple=True)
-    _measure(pipe, rows, plan, settings, quiet)
-
+    _measure(pipe, rows, plan, settings, mine, quiet)
+    if portion is not None:
+        return
     found = ways.figures(long_clips.WAYS.values(), rows.rows, count)
-    command = document.command_line(["videogen", "evaluate", "long"], long, chosen, silent=("out", "quiet"))
+    command = document.command_line(["videogen", "evaluate", "long"], long, chosen, silent=("out", "portion", "quiet"))
     values = {
         "command": command, "settings": {"count": count, **notes}, "versions": recipe.versions(),
         "ways": {one.way.name: one.to_dict() for one in found},
@@ -75,13 +80,15 @@ def long(
         typer.echo(str(path))
 
 
-def _measure(pipe: "Pipeline", rows: "Rows", plan: "Plan", settings: "Settings", quiet: bool) -> None:
+def _measure(
+    pipe: "Pipeline", rows: "Rows", plan: "Plan", settings: "Settings", portion: "Portion", quiet: bool
+) -> None:
     """Make and measure the clips that are not there yet."""
     from tqdm.auto import tqdm
 
     from videogen.metrics import long_clips, ways_section
 
-    wanted = [(way, number) for number in range(plan.count) for way in long_clips.WAYS]
+    wanted = [(way, number) for number in range(plan.count) if number in portion for way in long_clips.WAYS]
     with tqdm(total=len(wanted), initial=len(rows.rows.keys() & set(wanted)), unit="clip", disable=quiet) as bar:
         for name, number in wanted:
             if (name, number) in rows.rows:

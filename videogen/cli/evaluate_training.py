@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from videogen.corpus.films import Corpus
+    from videogen.metrics.lines import Portion
     from videogen.metrics.paired import Estimate
     from videogen.metrics.trained import Part, Sampling
     from videogen.metrics.ways import Figures, Row
@@ -61,6 +62,7 @@ def training(
     dtype: Annotated[str, options.DTYPE] = "float32",
     device: Annotated[str, options.DEVICE] = "cpu",
     out: Annotated[Path, options.MEASURED_CLIPS] = Path("out/evaluate-training"),
+    portion: Annotated[str | None, options.PORTION] = None,
     report: Annotated[
         Path | None, typer.Option(help="FILE.md whose sections are written, with FILE.json and pictures beside it.")
     ] = None,
@@ -75,9 +77,11 @@ def training(
     from videogen import recipe
     from videogen.cli.evaluate import load
     from videogen.metrics import document
+    from videogen.metrics.lines import parse_portion
     from videogen.metrics.trained import Sampling
     from videogen.metrics.trials import hashes
 
+    mine = parse_portion(portion)
     if report is not None:
         document.check(report)
     given = {name: told(name.value, chosen) for name in parts}
@@ -89,10 +93,18 @@ def training(
             "seed": seed, "frames": frames, "steps": sampling.steps, "guidance": sampling.guidance, "dtype": dtype, "device": device,
             **hashes(model, motion), "trained": {word: recipe.hash_path(path) for word, (_, path) in corpora.items()},
         }  # fmt: skip
-        silent = ("parts", "batch", "out", "quiet", *(option for key, option in OPTIONS.items() if key != part.key))
+        silent = (
+            "parts",
+            "batch",
+            "out",
+            "portion",
+            "quiet",
+            *(option for key, option in OPTIONS.items() if key != part.key),
+        )
         command = document.command_line(["videogen", "evaluate", "training", part.key], training, chosen, silent)
-        rows = made(part, sampling, out / part.key, notes, quiet)
-        publish(part, rows, sampling, notes, command, out / part.key, report or out / "results.md")
+        rows = made(part, sampling, out / part.key, notes, mine, quiet)
+        if portion is None:
+            publish(part, rows, sampling, notes, command, out / part.key, report or out / "results.md")
 
 
 def told(name: str, chosen: dict[str, Any]) -> "dict[str, tuple[Corpus | None, Path]]":
@@ -144,7 +156,7 @@ def part_of(
 
 
 def made(
-    part: "Part", sampling: "Sampling", out: Path, notes: dict[str, Any], quiet: bool
+    part: "Part", sampling: "Sampling", out: Path, notes: dict[str, Any], portion: "Portion", quiet: bool
 ) -> "Mapping[tuple[str, int], Row]":
     """The rows of all clips, those that are not there yet made."""
     from tqdm.auto import tqdm
@@ -154,7 +166,8 @@ def made(
     from videogen.metrics.ways import Rows
 
     rows = Rows(out, notes)
-    wanted = {(way.name, number) for way in part.ways for number in range(sampling.count)}
+    numbers = [number for number in range(sampling.count) if number // sampling.batch in portion]
+    wanted = {(way.name, number) for way in part.ways for number in numbers}
     with tqdm(
         total=len(wanted), initial=len(wanted & rows.rows.keys()), unit="clip", desc=part.key, disable=quiet
     ) as bar:
@@ -163,7 +176,7 @@ def made(
             ways_section.keep(out, row, clip)
             bar.update()
 
-        run(part, rows, sampling, after)
+        run(part, rows, sampling, after, portion)
     return rows.rows
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,33 @@ from videogen.errors import InputError
 from videogen.files import replacing
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Portion:
+    """What one of several processes that fill a folder makes: of all pieces, by number, every `of`-th from `first` on.
+
+    They need know nothing of each other. Who reads the lines when all are done finds every piece once.
+    """
+
+    first: int = 0
+    of: int = 1
+
+    def __contains__(self, number: int) -> bool:
+        return number % self.of == self.first
+
+
+ALL = Portion()
+
+
+def parse_portion(text: str | None) -> Portion:
+    """`1/2` is the first of two, None all. Raises InputError for anything else."""
+    if text is None:
+        return ALL
+    first, slash, of = text.partition("/")
+    if not (slash and first.isdecimal() and of.isdecimal() and 1 <= int(first) <= int(of)):
+        raise InputError(f"--portion {text}: give K/N, such as 1/2 and 2/2 to two processes")
+    return Portion(int(first) - 1, int(of))
 
 
 def claim(folder: Path, settings: Mapping[str, Any], lines: Path) -> None:

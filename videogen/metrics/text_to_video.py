@@ -12,6 +12,7 @@ from torch import Tensor
 
 from videogen.errors import InputError
 from videogen.metrics.journal import Journal, Record
+from videogen.metrics.lines import ALL, Portion
 from videogen.metrics.shares import Share
 from videogen.metrics.trials import Plan, Source, Trial
 from videogen.shapes import Measurement, agrees, measure, parse, world
@@ -127,14 +128,19 @@ def run(
     *,
     batch: int,
     after: Callable[[Record, Tensor], None],
+    portion: Portion = ALL,
 ) -> None:
     """Make, measure and record the clips of `plan` that `journal` lacks for the source called `name`.
 
-    A block of `batch` trials is always made whole, so a run that was stopped makes the same clips as one that was not.
+    portion  of the blocks of `batch` trials, the rest being left to other processes
+
+    A block is always made whole, so a run that was stopped makes the same clips as one that was not.
     `after(record, clip f 3 H W)` is called for every new clip, before its line is written.
     Raises InputError for a clip with values that are no numbers.
     """
-    for block in plan.blocks(batch):
+    for number, block in enumerate(plan.blocks(batch)):
+        if number not in portion:
+            continue
         missing = [(name, *address) not in journal.records for address in block]
         if not any(missing):
             continue

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from videogen.errors import InputError
+from videogen.metrics.lines import ALL, Portion
 from videogen.metrics.paired import Estimate
 from videogen.metrics.trials import Trial, generated
 from videogen.metrics.ways import Row, Rows
@@ -84,17 +85,22 @@ def one_object(number: int, seed: int, key: str, *, plain: bool | None, camera: 
     return Trial("test", number, in_words(told)[0], drawn, scene)
 
 
-def run(part: Part, rows: Rows, sampling: Sampling, after: Callable[[Row, Tensor], None]) -> None:
+def run(
+    part: Part, rows: Rows, sampling: Sampling, after: Callable[[Row, Tensor], None], portion: Portion = ALL
+) -> None:
     """Make and judge the clips that `rows` lack; `after(row, clip f 3 H W)` is called for each before it is written down.
 
-    A block of clips is always made whole, so a run that was stopped makes the same clips as one that was not. Raises InputError for clips with
+    portion  of the blocks of clips, the rest being left to other processes
+
+    A block is always made whole, so a run that was stopped makes the same clips as one that was not. Raises InputError for clips with
     values that are no numbers.
     """
     for way in part.ways:
         pipe: Pipeline | None = None
         for start in range(0, sampling.count, sampling.batch):
             numbers = range(start, min(start + sampling.batch, sampling.count))
-            if all((way.name, number) in rows.rows for number in numbers):
+            elsewhere = start // sampling.batch not in portion
+            if elsewhere or all((way.name, number) in rows.rows for number in numbers):
                 continue
             pipe = pipe or way.load()
             trials = [part.trial(number) for number in numbers]

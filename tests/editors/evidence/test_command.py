@@ -69,9 +69,22 @@ def test_a_run_reports_goes_on_and_makes_nothing_anew(
     assert (tmp_path / "pictures" / "editing_sdedit.png").exists()
 
 
+def test_processes_share_the_trials_of_a_folder(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    for portion, numbers in (("2/2", {1}), ("1/2", {0, 1})):
+        assert run(model, out, "--portion", portion) == 0
+        lines = [json.loads(line) for line in (out / "edits.jsonl").read_text().splitlines()]
+        assert {line["number"] for line in lines} == numbers
+        assert not (out / "results.md").exists()
+    assert len({(line["method"], line["number"]) for line in lines}) == len(lines) == 8
+    assert run(model, out, "--minutes", "0") == 0
+    assert (out / "results.md").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
+        (["--portion", "3/2"], "--portion 3/2"),
         (["--method", "magic"], "--method magic: choose from ddim_inversion"),
         (["--edit", "size"], "--edit size: choose from colour"),
         (["--dtype", "float16"], "cannot be done in float16"),

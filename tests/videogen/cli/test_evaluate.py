@@ -56,6 +56,22 @@ def test_a_run_reports_and_the_same_command_makes_nothing_anew(
     assert f"pictures/{report.SHEET}" in document.read_text(encoding="utf-8")
 
 
+def test_processes_that_share_a_folder_make_each_clip_once_and_the_last_call_reports(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone, shared, batch = tmp_path / "alone", tmp_path / "shared", ("--batch", "1")
+    assert run(model, alone, *batch) == 0
+    for portion in ("2/2", "1/2"):
+        capsys.readouterr()
+        assert run(model, shared, *batch, "--portion", portion) == 0
+        assert capsys.readouterr().out == ""
+        assert not (shared / "results.md").exists()
+    lines = [sorted((folder / "clips.jsonl").read_text().splitlines()) for folder in (alone, shared)]
+    assert lines[0] == lines[1]
+    assert run(model, shared, *batch) == 0
+    assert (shared / "results.md").read_bytes() == (alone / "results.md").read_bytes()
+
+
 def test_the_recorded_prompt_and_seed_make_the_measured_clip(model: Path, tmp_path: Path) -> None:
     """Batched or alone, as `videogen generate` makes it: what is reported can be looked at."""
     from videogen import video

@@ -103,3 +103,8 @@ def test_the_command_writes_its_section_and_goes_on_where_it_was(tmp_path: Path)
     assert app.main(words) == 0
     assert (tmp_path / "run" / "clips.jsonl").read_text() == made
     assert (tmp_path / "results.md").read_text() == text
+    shared = [*words, "--out", str(tmp_path / "shared")]
+    for portion in ("2/2", "1/2"):
+        assert app.main([*shared, "--portion", portion]) == 0
+    lines = (tmp_path / "shared" / "clips.jsonl").read_text().splitlines()
+    assert sorted(lines) == sorted(made.splitlines())

@@ -141,6 +141,10 @@ def test_the_command_writes_a_section_for_each_part_and_goes_on_where_it_was(tmp
     assert app.main(words) == 0
     assert (tmp_path / "results.md").read_text() == text
     assert {path.parent.name: path.read_text() for path in (tmp_path / "run").glob("*/clips.jsonl")} == lines
+    for portion, count in (("2/2", 0), ("1/2", 4)):  # two clips are one block, which one process makes
+        assert app.main([*words, "--out", str(tmp_path / "shared"), "--portion", portion]) == 0
+        path = tmp_path / "shared" / "from_files" / "clips.jsonl"
+        assert (len(path.read_text().splitlines()) if path.exists() else 0) == count
 
 
 @pytest.mark.parametrize(
