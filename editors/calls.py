@@ -29,6 +29,9 @@ INVERSION_STEPS = 50
 TUNED_ON = 24
 """Frames that Tune-A-Video tunes on, at most: those of its paper."""
 
+WHOLE = (0.0, 1.0)
+"""The steps in which latents outside the place of `--blend` return to the clip's: all, where the papers leave some out."""
+
 Call = Callable[[Tensor, int], Edited]
 
 
@@ -120,7 +123,7 @@ def _prompt_to_prompt(pipe: Pipeline, r: Request, few: Few, progress: bool) -> t
     def call(clip: Tensor, first: int) -> Edited:
         return editors.prompt_to_prompt(
             pipe, clip, r.source_prompt, r.prompt, edit=cast(Kind, r.edit), weights=r.weights,
-            blend=Blend(r.blend) if r.blend else None, steps=_steps(r), strength=r.strength, guidance_scale=r.base.guidance,
+            blend=Blend(r.blend, window=WHOLE) if r.blend else None, steps=_steps(r), strength=r.strength, guidance_scale=r.base.guidance,
             negative_prompt=r.base.negative, motion_scale=r.base.motion_scale, progress=progress,
         )  # fmt: skip
 
@@ -158,7 +161,7 @@ def fatezero_settings(r: Request) -> Settings:
     exchange = dataclasses.replace(exchange, weights={**exchange.weights, **r.weights})
     settings = dataclasses.replace(settings, exchange=exchange)
     # Whoever names a place wants all others kept, in structure and in colour.
-    return dataclasses.replace(settings, blend=r.blend, blend_latents=True) if r.blend else settings
+    return dataclasses.replace(settings, blend=r.blend, blend_latents=True, blend_window=WHOLE) if r.blend else settings
 
 
 def fatezero_frames(r: Request, pipe: Pipeline) -> FrameChoice | None:
