@@ -109,6 +109,8 @@ class Pipeline:
         else:
             from videogen.models.weights.single_file import load_single_file
 
+            if variant is not None:
+                raise InputError(f"{place} is a single file, which has no variant {variant}; leave variant out")
             parts = load_single_file(place, dtype=dtype, tokenizer=tokenizer, prediction_type=prediction_type)
         if motion is None:
             source = parts.motion

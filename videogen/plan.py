@@ -92,10 +92,12 @@ def size_of(height: int | None, width: int | None, default: tuple[int, int], fac
     """
     size = (default[0] if height is None else height, default[1] if width is None else width)
     for name, value in zip(("height", "width"), size, strict=True):
+        if not float(value).is_integer():
+            raise InputError(f"{name} {value}: give whole pixels")
         if value < factor or value % factor:
             near = max((value + factor // 2) // factor * factor, factor)
             raise InputError(f"{name} {value} is not a multiple of {factor}; the nearest is {near}")
-    return size
+    return int(size[0]), int(size[1])
 
 
 def find_sampler(name: str) -> Sampler:

@@ -315,3 +315,9 @@ def test_a_frame_choice_is_cut_into_windows_without_a_motion_module(tmp_path: Pa
     assert not torch.equal(whole, clip(still, output_type="latent"))
     with pytest.raises(InputError, match="frame choices, and none is loaded"):
         clip(still, windows=pieces)
+
+
+def test_a_single_file_has_no_variant(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match="leave variant out"):
+        Pipeline.from_pretrained(tmp_path / "model.safetensors", variant="fp16")

@@ -1,5 +1,6 @@
 """What a call settles before it computes."""
 
+import math
 import re
 
 import pytest
@@ -26,6 +27,12 @@ def test_the_size_that_is_named_fits_and_none_is_nearer(value: int) -> None:
 def test_a_size_that_fits_is_kept_and_none_is_the_default() -> None:
     assert plan.size_of(None, 24, (64, 32), 8) == (64, 24)
     assert plan.size_of(8, None, (64, 32), 8) == (8, 32)
+
+
+@pytest.mark.parametrize("value", [64.5, math.nan, math.inf])
+def test_a_size_that_is_no_whole_number_is_refused(value: float) -> None:
+    with pytest.raises(InputError, match="whole pixels"):
+        plan.size_of(value, 64, (64, 64), 8)  # type: ignore[arg-type]
 
 
 def test_windows_come_where_the_clip_is_longer_than_the_table() -> None:
