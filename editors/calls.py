@@ -91,40 +91,34 @@ def _detail(request: Request) -> str:
 
 def _sdedit(pipe: Pipeline, r: Request, few: Few, progress: bool) -> tuple[Call, bool]:
     def call(clip: Tensor, first: int) -> Edited:
-        return editors.sdedit(
-            pipe, clip, r.source_prompt, r.prompt, strength=_strength(r), steps=r.base.steps, guidance_scale=r.base.guidance,
-            negative_prompt=r.base.negative, seed=r.base.seed, motion_scale=r.base.motion_scale, first=first, progress=progress,
-        )  # fmt: skip
+        shared = _shared(r, progress)
+        return editors.sdedit(pipe, clip, r.source_prompt, r.prompt, seed=r.base.seed, first=first, **shared)
 
     return call, False
 
 
 def _ddim_inversion(pipe: Pipeline, r: Request, few: Few, progress: bool) -> tuple[Call, bool]:
     def call(clip: Tensor, first: int) -> Edited:
-        return editors.ddim_inversion(
-            pipe, clip, r.source_prompt, r.prompt, steps=_steps(r), strength=r.strength, guidance_scale=r.base.guidance,
-            negative_prompt=r.base.negative, motion_scale=r.base.motion_scale, progress=progress,
-        )  # fmt: skip
+        return editors.ddim_inversion(pipe, clip, r.source_prompt, r.prompt, **_shared(r, progress))
 
     return call, False
 
 
 def _null_text(pipe: Pipeline, r: Request, few: Few, progress: bool) -> tuple[Call, bool]:
     def call(clip: Tensor, first: int) -> Edited:
-        return editors.null_text(
-            pipe, clip, r.source_prompt, r.prompt, steps=_steps(r), strength=r.strength, guidance_scale=r.base.guidance,
-            motion_scale=r.base.motion_scale, progress=progress,
-        )  # fmt: skip
+        shared = _shared(r, progress)
+        del shared["negative_prompt"]  # null texts stand in its place; `choice` refuses one
+        return editors.null_text(pipe, clip, r.source_prompt, r.prompt, **shared)
 
     return call, False
 
 
 def _prompt_to_prompt(pipe: Pipeline, r: Request, few: Few, progress: bool) -> tuple[Call, bool]:
+    blend = Blend(r.blend, window=WHOLE) if r.blend else None
+
     def call(clip: Tensor, first: int) -> Edited:
         return editors.prompt_to_prompt(
-            pipe, clip, r.source_prompt, r.prompt, edit=cast(Kind, r.edit), weights=r.weights,
-            blend=Blend(r.blend, window=WHOLE) if r.blend else None, steps=_steps(r), strength=r.strength, guidance_scale=r.base.guidance,
-            negative_prompt=r.base.negative, motion_scale=r.base.motion_scale, progress=progress,
+            pipe, clip, r.source_prompt, r.prompt, edit=cast(Kind, r.edit), weights=r.weights, blend=blend, **_shared(r, progress)
         )  # fmt: skip
 
     return call, bool(r.blend)
@@ -136,11 +130,18 @@ def _fatezero(pipe: Pipeline, r: Request, few: Few, progress: bool) -> tuple[Cal
     def call(clip: Tensor, first: int) -> Edited:
         return editors.fatezero(
             pipe, clip, r.source_prompt, r.prompt, settings=settings, frames=table, hold=r.settings.get("hold", "recomputed"),
-            steps=_steps(r), strength=r.strength, guidance_scale=r.base.guidance, negative_prompt=r.base.negative,
-            motion_scale=r.base.motion_scale, progress=progress,
+            **_shared(r, progress),
         )  # fmt: skip
 
     return call, bool(settings.blend)
+
+
+def _shared(r: Request, progress: bool) -> dict[str, Any]:
+    """What all methods but Tune-A-Video are told."""
+    return {
+        "steps": r.base.steps, "strength": r.strength, "guidance_scale": r.base.guidance, "negative_prompt": r.base.negative,
+        "motion_scale": r.base.motion_scale, "progress": progress,
+    }  # fmt: skip
 
 
 def fatezero_settings(r: Request) -> Settings:
@@ -194,11 +195,6 @@ def _tune_a_video(pipe: Pipeline, r: Request, few: Few, progress: bool) -> tuple
 def _steps(r: Request) -> int:
     assert r.base.steps is not None
     return r.base.steps
-
-
-def _strength(r: Request) -> float:
-    assert r.strength is not None
-    return r.strength
 
 
 def _guidance(r: Request) -> float:
