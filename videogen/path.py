@@ -11,6 +11,7 @@ All values are float64 on the processor. Another family is another subclass with
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -30,25 +31,25 @@ DEFAULT_BETAS_OF_CLASS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Path:
+class Path(ABC):
     """The process a net was trained on; use a subclass, or `Path.from_config`."""
 
+    @abstractmethod
     def alpha(self, t: float | Tensor) -> Tensor:
         """How much of the clean clip is left at t (any shape): float64, the shape of t."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sigma(self, t: float | Tensor) -> Tensor:
         """The standard deviation of the noise at t (any shape): float64, the shape of t."""
-        raise NotImplementedError
 
+    @abstractmethod
     def label(self, t: float | Tensor) -> Tensor:
         """What the net is told at t: float64, the shape of t."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def steps(self) -> int:
         """T, the number of training steps."""
-        raise NotImplementedError
 
     def renoise(self, x: Tensor, s: float | Tensor, t: float | Tensor, noise: Tensor) -> Tensor:
         """From x at position s to the noisier position t; s = -1 is the forward process itself.
