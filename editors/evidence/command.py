@@ -156,6 +156,7 @@ def told(model: str, settings: dict[str, Any]) -> list[str]:
     from editors.evidence.methods import LOCAL, SHARES
 
     shares = "; ".join(f"{edit} {cross:g} and {selfs:g}" for edit, (cross, selfs) in SHARES.items())
+    chosen_on = "these clips, which flatters the figures" if settings["seed"] == 1 else "clips of seed 1"
     return [
         f"Model `{model}` ({settings['model']}): clips of {settings['frames']} frames, {settings['steps']} steps, strength"
         f" {settings['strength']:g} (reconstructions: {settings['reconstruction_steps']}, strength 1), guidance"
@@ -164,7 +165,7 @@ def told(model: str, settings: dict[str, Any]) -> list[str]:
         f" image model and every second frame; tuning takes {settings['tuning_steps']} steps.",
         f"Shares of the steps in which Prompt-to-Prompt and FateZero take the source's text maps and its self-attention: {shares}. In edits of"
         f" {', '.join(LOCAL)} they blend: outside the place of the object's noun the latents are the source's. These settings, and the"
-        " strength, were chosen on clips of seed 1. FateZero reconstructs, and edits shapes on a tuned model, with its authors' settings.",
+        f" strength, were chosen on {chosen_on}. FateZero reconstructs, and edits shapes on a tuned model, with its authors' settings.",
         "`done`: the edited frames, read by the measuring program, show what the target prompt asks for in place of the source's. `kept`: all"
         " else stayed. That is `position` (the first object's centre within 3 px of 128 of where the source has it, in every frame), its"
         " `motion`, `colour` and `shape`, the clip's `style`, `background` (a textured one also where it is) and `count` of objects, and"

@@ -126,7 +126,7 @@ def measure_all(
     from videogen.clip import Clip
     from videogen.metrics import text_to_video as measuring
 
-    blocks = [block for number, block in enumerate(plan.blocks(batch)) if number in portion]
+    blocks = portion.taken(plan.blocks(batch))
     wanted = {(name, *address) for name in sources for block in blocks for address in block}
     with tqdm(total=len(wanted), initial=len(wanted & journal.records.keys()), unit="clip", disable=quiet) as bar:
 
@@ -137,7 +137,7 @@ def measure_all(
 
         for name in reversed(sources):
             bar.set_description(name)
-            measuring.run(sources[name], name, plan, journal, batch=batch, after=after, portion=portion)
+            measuring.run(sources[name], name, plan, journal, blocks=blocks, after=after)
 
 
 def publish(target: Path, results: "Results", records: "Sequence[Record]", journal: "Journal") -> None:

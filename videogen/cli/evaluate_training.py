@@ -166,8 +166,8 @@ def made(
     from videogen.metrics.ways import Rows
 
     rows = Rows(out, notes)
-    numbers = [number for number in range(sampling.count) if number // sampling.batch in portion]
-    wanted = {(way.name, number) for way in part.ways for number in numbers}
+    blocks = portion.taken(sampling.blocks())
+    wanted = {(way.name, number) for way in part.ways for numbers in blocks for number in numbers}
     with tqdm(
         total=len(wanted), initial=len(wanted & rows.rows.keys()), unit="clip", desc=part.key, disable=quiet
     ) as bar:
@@ -176,7 +176,7 @@ def made(
             ways_section.keep(out, row, clip)
             bar.update()
 
-        run(part, rows, sampling, after, portion)
+        run(part, rows, sampling, blocks, after)
     return rows.rows
 
 

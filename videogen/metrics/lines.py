@@ -31,6 +31,10 @@ class Portion:
     def __contains__(self, number: int) -> bool:
         return number % self.of == self.first
 
+    def taken(self, pieces: Iterable[T]) -> list[T]:
+        """This portion's of all pieces."""
+        return [piece for number, piece in enumerate(pieces) if number in self]
+
 
 ALL = Portion()
 

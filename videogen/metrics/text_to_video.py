@@ -12,9 +12,8 @@ from torch import Tensor
 
 from videogen.errors import InputError
 from videogen.metrics.journal import Journal, Record
-from videogen.metrics.lines import ALL, Portion
 from videogen.metrics.shares import Share
-from videogen.metrics.trials import Plan, Source, Trial
+from videogen.metrics.trials import Address, Plan, Source, Trial
 from videogen.shapes import Measurement, agrees, measure, parse, world
 
 EVERYTHING = "everything"  # all that the caption says, and nothing more
@@ -126,21 +125,18 @@ def run(
     plan: Plan,
     journal: Journal,
     *,
-    batch: int,
+    blocks: Iterable[Sequence[Address]],
     after: Callable[[Record, Tensor], None],
-    portion: Portion = ALL,
 ) -> None:
     """Make, measure and record the clips of `plan` that `journal` lacks for the source called `name`.
 
-    portion  of the blocks of `batch` trials, the rest being left to other processes
+    blocks   of trials that are made together, of `plan.blocks`
 
     A block is always made whole, so a run that was stopped makes the same clips as one that was not.
     `after(record, clip f 3 H W)` is called for every new clip, before its line is written.
     Raises InputError for a clip with values that are no numbers.
     """
-    for number, block in enumerate(plan.blocks(batch)):
-        if number not in portion:
-            continue
+    for block in blocks:
         missing = [(name, *address) not in journal.records for address in block]
         if not any(missing):
             continue

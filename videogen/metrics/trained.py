@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from videogen.errors import InputError
-from videogen.metrics.lines import ALL, Portion
 from videogen.metrics.paired import Estimate
 from videogen.metrics.trials import Trial, generated
 from videogen.metrics.ways import Row, Rows
@@ -71,6 +70,10 @@ class Sampling:
     steps: int
     guidance: float
 
+    def blocks(self) -> list[range]:
+        """The numbers of clips that are made together."""
+        return [range(start, min(start + self.batch, self.count)) for start in range(0, self.count, self.batch)]
+
 
 def one_object(number: int, seed: int, key: str, *, plain: bool | None, camera: str = "none") -> Trial:
     """An unseen prompt of one flat object, and a scene it is true of, whose camera, which the prompt does not name, moves as `camera` says.
@@ -86,21 +89,19 @@ def one_object(number: int, seed: int, key: str, *, plain: bool | None, camera: 
 
 
 def run(
-    part: Part, rows: Rows, sampling: Sampling, after: Callable[[Row, Tensor], None], portion: Portion = ALL
+    part: Part, rows: Rows, sampling: Sampling, blocks: Sequence[range], after: Callable[[Row, Tensor], None]
 ) -> None:
     """Make and judge the clips that `rows` lack; `after(row, clip f 3 H W)` is called for each before it is written down.
 
-    portion  of the blocks of clips, the rest being left to other processes
+    blocks   of `sampling.blocks()`, those that are to be made
 
     A block is always made whole, so a run that was stopped makes the same clips as one that was not. Raises InputError for clips with
     values that are no numbers.
     """
     for way in part.ways:
         pipe: Pipeline | None = None
-        for start in range(0, sampling.count, sampling.batch):
-            numbers = range(start, min(start + sampling.batch, sampling.count))
-            elsewhere = start // sampling.batch not in portion
-            if elsewhere or all((way.name, number) in rows.rows for number in numbers):
+        for numbers in blocks:
+            if all((way.name, number) in rows.rows for number in numbers):
                 continue
             pipe = pipe or way.load()
             trials = [part.trial(number) for number in numbers]

@@ -22,7 +22,7 @@ def measured(
     source: Source, plan: Plan, folder: Path, after: Callable[[Record, Tensor], None] | None = None
 ) -> Journal:
     journal = Journal(folder, {"plan": str(plan)})
-    measuring.run(source, "model", plan, journal, batch=5, after=after or (lambda record, clip: None))
+    measuring.run(source, "model", plan, journal, blocks=plan.blocks(5), after=after or (lambda record, clip: None))
     return journal
 
 
@@ -234,6 +234,11 @@ def test_a_finished_run_makes_nothing_and_a_longer_one_adds(tmp_path: Path) -> N
     seen: list[str] = []
     for plan in (SHORT, SHORT, Plan(count=9, held_out=3)):
         measuring.run(
-            SMALL, "model", plan, journal, batch=5, after=lambda r, clip: seen.append(f"{r.split} {r.number}")
+            SMALL,
+            "model",
+            plan,
+            journal,
+            blocks=plan.blocks(5),
+            after=lambda r, clip: seen.append(f"{r.split} {r.number}"),
         )
     assert len(seen) == len(set(seen)) == 12
