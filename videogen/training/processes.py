@@ -25,8 +25,11 @@ def accelerator_of() -> accelerate.Accelerator:
                 "and give shards=true to spread parameters"
             )
     patient = accelerate.InitProcessGroupKwargs(timeout=WAIT)
-    # Without the word on the processor accelerate takes several launched processes there for as many runs by themselves.
-    return accelerate.Accelerator(cpu=not torch.accelerator.is_available(), kwargs_handlers=[patient])
+    # Without the word on the processor accelerate takes several launched processes there for as many runs by themselves. Precision and
+    # compilation are said because it reads them from its own configuration otherwise, and wraps the forward of several processes in them.
+    return accelerate.Accelerator(
+        cpu=not torch.accelerator.is_available(), mixed_precision="no", dynamo_backend="no", kwargs_handlers=[patient]
+    )
 
 
 def wrap(root: nn.Module, accelerator: accelerate.Accelerator, *, sharded: bool, several: bool) -> nn.Module:

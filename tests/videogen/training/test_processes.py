@@ -1,6 +1,7 @@
 """Two processes with the same global batch train as one does; what data they have, they end together."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,26 @@ def test_two_processes_have_the_losses_and_weights_of_one(config: Path, tmp_path
     torch.testing.assert_close(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-5, atol=1e-5)
     for name, weight in one.weights.items():
         torch.testing.assert_close(weight, two.weights[name], rtol=0, atol=1e-5, msg=name)
+
+
+LAUNCHED = {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_DYNAMO_BACKEND": "EAGER"}
+
+
+def launched(config: Path, *overrides: str) -> None:
+    """A run as `accelerate launch` starts it where `accelerate config` was told of half precision and compilation."""
+    os.environ.update(LAUNCHED)
+    run(config, *overrides)
+
+
+@forks
+def test_what_accelerates_own_configuration_says_of_precision_and_compilation_is_not_read(
+    config: Path, tmp_path: Path
+) -> None:
+    for out, work in (("plain", run), ("launched", launched)):
+        assert together(2, work, config, f"out={tmp_path}/{out}") == [0, 0]
+    plain, other = (checkpoints.read(checkpoints.find(tmp_path / out, "latest")) for out in ("plain", "launched"))
+    assert plain.weights.keys() == other.weights.keys()
+    assert all(torch.equal(weight, other.weights[name]) for name, weight in plain.weights.items())
 
 
 @forks
