@@ -62,15 +62,15 @@ class Draw:
     def share(self, count: int) -> slice:
         """This micro-batch's part of a step's batch of `count` items; every item is in exactly one, a process's parts follow each other.
 
-        Raises InputError where there are fewer items than parts.
+        Raises InputError where the parts would not be equal: the mean of their losses would not be that of the batch.
         """
-        place, places = self.place, self.places
-        if count < places:
+        part, rest = divmod(count, self.places)
+        if rest or not part:
             raise InputError(
-                f"a batch of {count} cannot be shared out among {self.ranks} processes with {self.parts} micro-batches each; "
-                f"make it {places} or more"
+                f"a batch of {count} cannot be shared out evenly among {self.ranks} processes with {self.parts} micro-batches each; "
+                f"make it a multiple of {self.places}"
             )
-        return slice(count * place // places, count * (place + 1) // places)
+        return slice(self.place * part, (self.place + 1) * part)
 
 
 class Recipe(Protocol):

@@ -150,8 +150,8 @@ def test_the_rate_warms_up_and_ends_at_zero() -> None:
 
 
 def test_processes_share_a_batch_without_overlap() -> None:
-    shares = [list(range(10))[Draw(0, 0, 0, rank, 3).share(10)] for rank in range(3)]
-    assert [item for share in shares for item in share] == list(range(10))
+    shares = [list(range(12))[Draw(0, 0, 0, rank, 3).share(12)] for rank in range(3)]
+    assert [item for share in shares for item in share] == list(range(12))
     assert Draw(0, 5, 0.1, 0, 3).number("x") == Draw(0, 5, 0.7, 2, 3).number("x") != Draw(0, 6).number("x")
 
 
