@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TRY = Path("out/try")
+STOPPED = 130
 PALETTE = (
     "red=f06eaa", "green=aae63c", "blue=8296fa", "yellow=fff0a0", "purple=d228c8", "orange=faa078", "white=bebec3", "cyan=78f0c8",
 )  # fmt: skip
@@ -24,7 +25,7 @@ class Training:
     """A corpus `runs/CORPUS`, and what is trained on it by `configs/training/CONFIG.yaml`.
 
     options  of the corpus, besides the number of its clips
-    result   what the measurement takes, below the folder of the export
+    result   what the measurement takes, below the folder of the export, which is there before anything lies in it
     """
 
     corpus: str
@@ -32,7 +33,7 @@ class Training:
     options: tuple[str, ...]
     config: str
     export: str
-    result: str = ""
+    result: str
 
 
 TRAININGS = {
@@ -40,7 +41,7 @@ TRAININGS = {
         "corpus", 4000, ("--broken", "12"), "shapes_motion_from_files", "shapes_motion", "motion_module.safetensors"
     ),
     "repainted": Training(
-        "repainted", 1000, tuple(word for colour in PALETTE for word in ("--colour", colour)), "shapes_repainted", "shapes_repainted"
+        "repainted", 1000, tuple(word for colour in PALETTE for word in ("--colour", colour)), "shapes_repainted", "shapes_repainted", "unet"
     ),
     "outlined": Training(
         "outlined", 1000, ("--style", "outlined", "--untold", "style"), "shapes_outlined", "shapes_outlined", "lora.safetensors"
@@ -52,7 +53,7 @@ TRAININGS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what is not done yet, and return the exit code of the first command that fails, 0 where none does."""
+    """Run what is not done yet, and return the exit code of the first command that fails or is stopped, 0 where none does."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--try", dest="tried", action="store_true", help="a few minutes, to see that every command works"
@@ -63,10 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def made(tried: Path | None) -> int:
     """Everything, for good or, in a folder, to try it out."""
     for training in TRAININGS.values():
-        if not result(training, tried).exists():
-            for words in commands(training, tried):
-                if code := videogen(words):
-                    return code
+        if result(training, tried).exists():
+            continue
+        for words in commands(training, tried):
+            if code := videogen(words):
+                return code
+        if not result(training, tried).exists():  # a training that a signal ends has done what it was asked to: 0
+            return STOPPED
     return videogen(measurement(tried))
 
 
