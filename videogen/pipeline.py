@@ -169,15 +169,18 @@ class Pipeline:
     def save_pretrained(self, target: str | FilePath) -> None:
         """Write a folder in diffusers' layout (with the motion modules as a MotionAdapter), complete or not at all.
 
-        Tuned models of Tune-A-Video are written as their authors do.
+        Tuned models of Tune-A-Video are written as their authors do. Raises InputError where the target holds anything already.
         """
+        place = FilePath(target)
+        if place.is_file() or (place.is_dir() and any(place.iterdir())):
+            raise InputError(f"{place} holds something already; give a new or an empty folder")
         motion = None
         if self.motion is not None:
             motion = (
                 self.motion.config,
                 {n: v for n, v in self.parts.unet.state_dict().items() if "motion_modules." in n},
             )
-        with replacing(target) as beside:
+        with replacing(place) as beside:
             beside.mkdir()
             if self.motion is not None and self.motion.save is not None:
                 self.motion.save(self.parts, beside)

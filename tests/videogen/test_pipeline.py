@@ -177,6 +177,45 @@ def test_saved_folder_is_loaded_by_diffusers(animated: tuple[Path, Any], pipe: P
     assert torch.equal(clip(again, latents=latents), clip(pipe, latents=latents))
 
 
+@pytest.mark.parametrize("name", ["StableDiffusion", "StableDiffusionXL", "AnimateDiffSDXL"])
+def test_what_is_saved_without_motion_or_of_sdxl_is_loaded_by_diffusers_too(tmp_path: Path, name: str) -> None:
+    """Whatever the index names: the same pictures, or clips."""
+    from diffusers import DiffusionPipeline
+
+    xl, frames = "XL" in name, 3 if name.startswith("AnimateDiff") else 1
+    (folders.stable_diffusion_xl if xl else folders.stable_diffusion)(tmp_path / "model")
+    if frames > 1:
+        folders.motion_adapter().save_pretrained(tmp_path / "motion")
+    ours = Pipeline.from_pretrained(tmp_path / "model", motion=tmp_path / "motion" if frames > 1 else None)
+    ours.save_pretrained(tmp_path / "saved")
+    theirs = DiffusionPipeline.from_pretrained(tmp_path / "saved", local_files_only=True)
+    theirs.set_progress_bar_config(disable=True)
+    assert type(theirs).__name__ == f"{name}Pipeline"
+    if (
+        frames > 1
+    ):  # diffusers 0.42 forgets this layer when it joins UNet and motion modules, and leaves it as it was drawn
+        theirs.unet.add_embedding.load_state_dict(ours.parts.unet.add_embedding.state_dict())
+    latents = noise(frames)
+    told = {"latents": latents.transpose(1, 2), "num_frames": frames} if frames > 1 else {"latents": latents[:, 0]}
+    settings: dict[str, Any] = {"num_inference_steps": 2, "guidance_scale": 5.0, "height": 64, "width": 64}
+    result = theirs(PROMPT, output_type="pt", **told, **settings)
+    expected = result.frames if frames > 1 else result.images[:, None]
+    made = clip(ours, num_frames=frames, latents=latents, sampler="euler" if xl else "ddim", **settings)
+    torch.testing.assert_close(made, expected, atol=1e-3, rtol=0)
+
+
+def test_a_folder_that_holds_something_is_not_saved_over(pipe: Pipeline, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "precious.txt").parent.mkdir()
+    (tmp_path / "mine" / "precious.txt").write_text("years of work")
+    for target in (tmp_path / "mine", tmp_path / "mine" / "precious.txt"):
+        with pytest.raises(InputError, match="holds something already"):
+            pipe.save_pretrained(target)
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine", "precious.txt"]
+    (tmp_path / "empty").mkdir()
+    pipe.save_pretrained(tmp_path / "empty")
+    assert (tmp_path / "empty" / "model_index.json").is_file()
+
+
 def test_a_frame_keeps_its_noise_in_a_longer_clip(pipe: Pipeline) -> None:
     """With motion off, frames are independent: a clip of 3 is the beginning of a clip of 5, up to the kernels' batch size."""
     short = clip(pipe, num_frames=3, motion_scale=0.0)
