@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from editors.fatezero import Settings
 from editors.map_fusion import Exchange
@@ -123,6 +123,12 @@ class File(Strict):
     use_invertion_latents: Any = None
     use_inversion_attention: Any = None
 
+    @field_validator("net", mode="before")
+    @classmethod
+    def _standing(cls, value: object) -> object:
+        """One of the authors' files has the key with nothing but comments under it."""
+        return {} if value is None else value
+
 
 @dataclasses.dataclass(frozen=True)
 class Edit:
@@ -172,6 +178,11 @@ def read_config(path: str | Path, source: str | None = None, target: str | None 
     Raises InputError, with the path of the key, for what is unknown (the nearest that is known beside it), missing or of the wrong kind.
     """
     values = load(path)
+    if "p2p_config" not in (values.get("editing_config") or {}) and "train_steps" in values:
+        raise InputError(
+            f"{path} tunes a model of FateZero's authors (train_steps, and no editing_config.p2p_config); such models are edited with here, not "
+            "tuned: give a file that edits, and the tuned folder as --model"
+        )
     try:
         file = File.model_validate(values)
     except ValidationError as problem:

@@ -108,6 +108,21 @@ def test_without_a_table_the_authors_own_is_meant(tmp_path):
     assert (config.entries, config.least) == ((-1, "first"), 0)
 
 
+def test_a_key_with_nothing_under_it_says_nothing(tmp_path):
+    """As in the authors' config/style/rabit_pokemon.yaml, where all of `model_config` is commented out."""
+    text = TEXT.replace("    lora: 160\n    SparseCausalAttention_index: ['mid', -1]\n    least_sc_channel: 640\n", "")
+    assert "model_config:\ntest" in text
+    assert read_config(written(tmp_path, text)).entries == (-1, "first")
+
+
+def test_a_file_that_tunes_is_told_from_one_that_edits(tmp_path):
+    """As the authors' config/tune/*.yaml, which have keys of their own besides."""
+    start, rest = TEXT.split("    p2p_config:\n")
+    text = start + rest[rest.index("    clip_length") :] + "train_steps: 1000\ngradient_checkpointing: True\n"
+    with pytest.raises(InputError, match="tunes a model of FateZero's authors"):
+        read_config(written(tmp_path, text))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
