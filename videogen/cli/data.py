@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +15,8 @@ from videogen.errors import InputError
 
 if TYPE_CHECKING:
     from videogen.data.cache import Filled
+    from videogen.data.check import Checked
+    from videogen.data.listing import Listing
     from videogen.data.settings import Data, Whole
 
 
@@ -66,32 +68,36 @@ def settings(values: dict[str, Any]) -> Whole:
 
 
 def _check(whole: Whole, out: Path, quick: bool, quiet: bool) -> None:
+    """Write and tell what was found in every section. Raises InputError where one has a source with too large a share of broken rows."""
+    from videogen.data import check
+    from videogen.data.listing import listed
+
+    listings = {name: [listed(source) for source in section.sources] for name, section in whole.sections.items()}
     wrong = []
     for name, section in whole.sections.items():
-        folder = out if name == "data" else out / name
         if len(whole.sections) > 1:
             typer.echo(f"{name}:")
-        wrong += _check_section(section, whole.seed, folder, quick, quiet)
+        folder = out if name == "data" else out / name
+        worst = _checked(section, listings[name], whole.seed, folder, quick, quiet)
+        if worst.broken > section.broken:
+            wrong.append(
+                f"{len(worst.rejected)} of {worst.rows} rows of {worst.source} cannot be used, more than the share broken: "
+                f"{section.broken}; {folder / check.REJECTED} lists them"
+            )
     if wrong:
         raise InputError(wrong[0])
 
 
-def _check_section(section: Data, seed: int, out: Path, quick: bool, quiet: bool) -> list[str]:
-    """Write and tell what was found; of a source with too large a share of broken rows, if there is one, what is wrong."""
+def _checked(section: Data, listings: Sequence[Listing], seed: int, out: Path, quick: bool, quiet: bool) -> Checked:
+    """Write and tell what was found; the source with the largest share of broken rows."""
     from videogen.data import check
 
     with bar(quiet) as tell:
-        found = check.check(section, seed, out, quick=quick, tell=lambda done: tell(done, None))
+        found = check.check(section, listings, seed, out, quick=quick, tell=lambda done: tell(done, None))
     for one in found:
         typer.echo("\n".join(check.lines(one)))
     typer.echo(f"report: {out / check.REPORT}, {out / check.REJECTED}, {out / check.SAMPLES}")
-    worst = max(found, key=lambda one: one.broken)
-    if worst.broken <= section.broken:
-        return []
-    return [
-        f"{len(worst.rejected)} of {worst.rows} rows of {worst.source} cannot be used, more than the share broken: {section.broken}; "
-        f"{out / check.REJECTED} lists them"
-    ]
+    return max(found, key=lambda one: one.broken)
 
 
 def _cache(whole: Whole, device: str, prune: bool, quiet: bool) -> None:

@@ -5,11 +5,12 @@ The report holds each rejected row with its reason, the spread of lengths, rates
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from videogen.clip import contact_sheet
 from videogen.data.captions import sided
 from videogen.data.clips import clip, drawn, rate_of
 from videogen.data.facts import Facts, ordered
-from videogen.data.listing import Listing, listed, name_of
+from videogen.data.listing import Listing, name_of
 from videogen.data.opening import opened
 from videogen.data.plan import Item, shape_of
 from videogen.data.rows import Rejected, Row
@@ -80,16 +81,24 @@ class Checked:
 
 
 def check(
-    data: Data, seed: int, out: Path, *, quick: bool = False, tell: Callable[[int], None] = lambda done: None
+    data: Data,
+    listings: Sequence[Listing],
+    seed: int,
+    out: Path,
+    *,
+    quick: bool = False,
+    tell: Callable[[int], None] = lambda done: None,
 ) -> tuple[Checked, ...]:
     """Read every clip of every source once, by `data.workers` threads; write the report into the folder `out`.
 
-    quick  headers and packets are read and the first frame decoded, rather than every frame
-    tell   takes how many rows are done
+    listings  the sources of `data`, listed (`listing.listed`)
+    quick     headers and packets are read and the first frame decoded, rather than every frame
+    tell      takes how many rows are done
 
-    Raises InputError where a source's layout is missing or wrong, before any clip is opened.
+    Raises InputError where the report cannot be written; where there can be no such folder, before any clip is opened.
     """
-    listings = [listed(source) for source in data.sources]
+    with _told(out):
+        out.mkdir(parents=True, exist_ok=True)
     found, samples = [], []
     for listing in listings:
         checked, good = _checked(data, listing, quick, tell)
@@ -168,9 +177,16 @@ def _spread(values: Sequence[float]) -> Spread:
     return Spread(*(round(float(x), 3) for x in np.percentile(np.asarray(values), [0, 25, 50, 75, 100])))
 
 
-def _write(out: Path, found: Sequence[Checked], samples: Sequence[tuple[str, Shown]]) -> None:
+@contextlib.contextmanager
+def _told(out: Path) -> Iterator[None]:
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as problem:
+        raise InputError(f"the report cannot be written into {out}: {reason(problem)}") from problem
+
+
+def _write(out: Path, found: Sequence[Checked], samples: Sequence[tuple[str, Shown]]) -> None:
+    with _told(out):
         with replacing(out / REPORT) as beside:
             beside.write_text(
                 json.dumps([dataclasses.asdict(one) for one in found], indent=2, ensure_ascii=False) + "\n"
@@ -185,8 +201,6 @@ def _write(out: Path, found: Sequence[Checked], samples: Sequence[tuple[str, Sho
             plain = [label.encode("latin-1", "replace").decode("latin-1") for label in labels]
             with replacing(out / SAMPLES) as beside:
                 contact_sheet(clips, plain, columns=COLUMNS, width=128).save(beside)
-    except OSError as problem:
-        raise InputError(f"the report cannot be written into {out}: {reason(problem)}") from problem
     if not samples:
         (out / SAMPLES).unlink(missing_ok=True)
 

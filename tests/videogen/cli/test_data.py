@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from tests import folders
-from tests.videogen.cli.calls import Run, contents, error_line
+from tests.videogen.cli.calls import Run, contents, error_line, one_error_line
 from tests.videogen.data.films import film, picture
 
 
@@ -131,6 +131,21 @@ def test_check_reports_the_stills_apart(run: Run, films: Path, pictures: Path, t
     assert done.code == 2
     assert done.err.startswith("error: 1 of 2 rows of pairs ")
     assert "5 rows can be used" in done.out
+
+
+@pytest.mark.parametrize(("key", "value"), [("stills", "nowhere"), ("out", "file")])
+def test_check_opens_no_clip_where_a_later_part_cannot_be(
+    run: Run, films: Path, pictures: Path, tmp_path: Path, key: str, value: str
+) -> None:
+    path, out = config(tmp_path, films), tmp_path / "report"
+    path.write_text(yaml.safe_dump(with_stills(path, tmp_path / value if key == "stills" else pictures)))
+    if key == "out":
+        out.write_text("a file")
+    done = run("data", "check", path, "-o", out, "--quiet")
+    assert done.code == 2
+    assert (value if key == "stills" else "cannot be written into") in one_error_line(done.err)
+    assert "rows can be used" not in done.out
+    assert not out.is_dir()
 
 
 @pytest.mark.parametrize("cache", ["of_stills", "cache"])

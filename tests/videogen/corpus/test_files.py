@@ -11,6 +11,7 @@ import torch
 from videogen import video
 from videogen.corpus import files
 from videogen.corpus.films import FLAWS, RATES, Corpus, films
+from videogen.data import listing
 from videogen.data.check import check
 from videogen.data.settings import Data
 from videogen.errors import InputError
@@ -36,7 +37,7 @@ def test_the_check_of_a_training_rejects_exactly_what_the_list_of_broken_files_n
     data = Data.model_validate(
         {"sources": [source], "frames": 4, "fps": 8, "size": "32x32", "store": tmp_path / "store"}
     )
-    (found,) = check(data, 0, tmp_path / "report")
+    (found,) = check(data, [listing.listed(source) for source in data.sources], 0, tmp_path / "report")
     listed = dict(line.split(": ") for line in (folder / "broken.txt").read_text().splitlines())
     assert {f"videos/broken/{wrong.key}.mp4" for wrong in found.rejected} == listed.keys()
     assert (found.rows, found.usable, set(listed.values())) == (COUNT + BROKEN, COUNT, set(FLAWS))
