@@ -18,7 +18,7 @@ from editors.map_fusion import Exchange
 from editors.prompt_to_prompt import Blend
 from motion_modules.pseudo_3d import frame_table
 from motion_modules.tune_a_video import temporal_parameters
-from videogen.editing import Few, Job, Offer, Request
+from videogen.editing import Few, Job, Offer, Piece, Request
 from videogen.errors import InputError
 from videogen.frame_choice import FrameChoice
 from videogen.pipeline import Pipeline
@@ -51,15 +51,15 @@ def begin(pipe: Pipeline, request: Request, frames: int, few: Few, progress: boo
     base, detail = request.base, _detail(request)
     line = f"{method} ({why}): {base.steps} steps, guidance {base.guidance:g}{detail}"
 
-    def edit(clip: Tensor, first: int) -> tuple[Tensor, Tensor | None]:
+    def edit(clip: Tensor, first: int) -> Piece:
         made = call(clip, first)
-        return made.frames, made.mask
+        return Piece(made.frames, made.mask, made.measured)
 
     return Job(line, request, masked, edit)
 
 
 def settled(pipe: Pipeline, request: Request, method: str, tuned: bool) -> Request:
-    """The request with everything chosen that it left open."""
+    """The request with everything chosen that it left open. Raises InputError for a strength that is no step."""
     steps = pipe.steps if method == "sdedit" else INVERSION_STEPS
     guidance = float(pipe.parts.advice.get("guidance", 12.5)) if method == "tune_a_video" else pipe.guidance
     base = dataclasses.replace(
@@ -68,8 +68,13 @@ def settled(pipe: Pipeline, request: Request, method: str, tuned: bool) -> Reque
         guidance=guidance if request.base.guidance is None else request.base.guidance,
     )
     changes: dict[str, Any] = {"base": base, "method": method}
-    if request.strength is None:
-        changes["strength"] = pipe.advised_strength(0.8 if method == "sdedit" else 1.0)
+    strength = request.strength
+    if strength is None:
+        strength = changes["strength"] = pipe.advised_strength(0.8 if method == "sdedit" else 1.0)
+    if strength > 0 and int(strength * (base.steps or 0)) == 0:
+        raise InputError(
+            f"a strength of {strength:g} is less than one of {base.steps} steps, so nothing would change; take more --steps, or a higher --strength"
+        )
     if method == "fatezero" and request.preset is None and not request.settings:
         changes["preset"] = "shape" if tuned else "attribute"
     if method == "tune_a_video" and not tuned:

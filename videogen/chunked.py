@@ -19,7 +19,7 @@ from einops import rearrange
 from torch import Tensor
 
 from videogen import generation, video
-from videogen.editing import Edit, Job, Offer, Request, chunks_of, offered, recipe_of, span_of
+from videogen.editing import Edit, Job, Offer, Piece, Request, chunks_of, offered, recipe_of, span_of
 from videogen.errors import InputError
 from videogen.models import autoencoder
 from videogen.plan import size_of
@@ -143,7 +143,7 @@ def stitched(frames: Iterator[np.ndarray], cut: Sequence[Window], size: tuple[in
             if place not in originals:
                 originals[place] = _next(frames)
         clip = torch.cat([to_size(originals[place], size) for place in window.places])
-        made, mask = edit(clip, window.frames[0])
+        made, mask, _ = edit(clip, window.frames[0])
         if not bool(torch.isfinite(made).all()):
             raise InputError("the edit holds NaN, which would show as black; try --dtype float32 or a lower --guidance")
         mask = made.new_ones(len(made), 1, *size) if mask is None else mask
@@ -206,9 +206,14 @@ def to_pixels(frames: Tensor) -> np.ndarray:
 
 
 def _watched(edit: Edit, tell: Callable[[str], None]) -> Edit:
-    def told(clip: Tensor, first: int) -> tuple[Tensor, Tensor | None]:
+    """`edit`, telling before each chunk which frames it is, and after it what was measured, such as how well inversion gave them back."""
+
+    def told(clip: Tensor, first: int) -> Piece:
         tell(f"frames {first} to {first + len(clip) - 1}")
-        return edit(clip, first)
+        made = edit(clip, first)
+        if made.measured:
+            tell("  " + ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in made.measured.items()))
+        return made
 
     return told
 

@@ -96,8 +96,16 @@ class Configured:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-Edit = Callable[[Tensor, int], tuple[Tensor, Tensor | None]]
-"""Frames `f 3 H W` in [0, 1] and the number of the first -> frames like them, and the mask `f 1 H W` that was used or None."""
+class Piece(NamedTuple):
+    """Frames `f 3 H W` in [0, 1] of an edit, the mask `f 1 H W` that was used or None, and what the method measured."""
+
+    frames: Tensor
+    mask: Tensor | None = None
+    measured: Mapping[str, float] = {}
+
+
+Edit = Callable[[Tensor, int], Piece]
+"""Frames `f 3 H W` in [0, 1] and the number of the first -> what becomes of them."""
 
 Few = Callable[[int], Tensor]
 """At most so many frames, evenly spread over what is edited: `f 3 H W` in [0, 1]."""

@@ -14,7 +14,7 @@ from tests.videogen.cli.calls import contents
 from tests.videogen.test_video import shapes
 from videogen import chunked, generation, video
 from videogen.clip import Clip
-from videogen.editing import Few, Job, Offer, Request
+from videogen.editing import Few, Job, Offer, Piece, Request
 from videogen.errors import InputError
 from videogen.pipeline import Pipeline
 from videogen.video import open_source
@@ -26,8 +26,8 @@ def pictures(count: int, size: tuple[int, int] = (8, 16)) -> list[np.ndarray]:
     return list(torch.randint(256, (count, *size, 3), dtype=torch.uint8, generator=generator).numpy())
 
 
-def nothing(clip: Tensor, first: int) -> tuple[Tensor, Tensor | None]:
-    return clip, None
+def nothing(clip: Tensor, first: int) -> Piece:
+    return Piece(clip)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_one_chunk_fades_into_the_next() -> None:
     cut = Windows(6, 3, "linear").cut(range(9))
     made = list(
         chunked.stitched(
-            iter(pictures(9)), cut, (8, 16), lambda clip, first: (torch.full_like(clip, next(values)), None)
+            iter(pictures(9)), cut, (8, 16), lambda clip, first: Piece(torch.full_like(clip, next(values)))
         )
     )
     shares = [frame.edited.mean() / (0.25 * 255) for frame in made]
@@ -71,9 +71,9 @@ def test_one_chunk_fades_into_the_next() -> None:
 def test_chunks_know_where_they_are_and_masks_fade_too() -> None:
     firsts: list[int] = []
 
-    def masked(clip: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    def masked(clip: Tensor, first: int) -> Piece:
         firsts.append(first)
-        return clip, torch.full((len(clip), 1, 8, 16), float(first > 3))
+        return Piece(clip, torch.full((len(clip), 1, 8, 16), float(first > 3)))
 
     cut = Windows(4, 2, "linear").cut(range(3, 9))
     made = list(chunked.stitched(iter(pictures(6)), cut, (8, 16), masked))
@@ -85,9 +85,9 @@ def test_frames_outside_the_range_are_copied_and_sizes_come_back(tmp_path: Path)
     video.write(tmp_path / "clip.webp", Clip(torch.from_numpy(np.stack(pictures(6))).permute(0, 3, 1, 2)))
     source, seen = open_source(tmp_path / "clip.webp"), []
 
-    def invert(clip: Tensor, first: int) -> tuple[Tensor, None]:
+    def invert(clip: Tensor, first: int) -> Piece:
         seen.append((first, tuple(clip.shape)))
-        return 1 - clip, None
+        return Piece(1 - clip)
 
     made = list(chunked.edited(source, (2, 5), (16, 32), Windows(8, 2), invert))
     assert seen == [(2, (3, 3, 16, 32))]
@@ -129,10 +129,10 @@ def test_files_appear_whole_or_not_at_all(
     video.write(tmp_path / "clip.mp4", shapes(12, 16, 32))
     before = contents(tmp_path)
 
-    def edit(clip: Tensor, first: int) -> tuple[Tensor, None]:
+    def edit(clip: Tensor, first: int) -> Piece:
         if first and problem is not None:
             raise problem
-        return clip * float("nan") if first else clip, None
+        return Piece(clip * float("nan") if first else clip)
 
     def begin(pipe: Pipeline, request: Request, frames: int, few: Few, progress: bool) -> Job:
         settled = dataclasses.replace(request.base, steps=1, guidance=1.0)

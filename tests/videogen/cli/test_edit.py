@@ -1,5 +1,6 @@
 """`videogen edit`: what the clip was it stays, in count, rate, size and sound; the recipe makes it again; a mistake is one line."""
 
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -78,6 +79,32 @@ def test_only_a_range_is_edited(edit: Run, tmp_path: Path) -> None:
     assert [bool(torch.equal(a, b)) for a, b in zip(before, after)] == [True, True, False, True, True, True]
 
 
+def test_what_was_measured_is_told_of_each_chunk(run: Run, animated: Path, tmp_path: Path) -> None:
+    video.write(tmp_path / "clip.webp", shapes(6, 45, 67))
+    words = (
+        "--source-prompt",
+        SOURCE,
+        "--method",
+        "ddim-inversion",
+        "--model",
+        animated,
+        "--steps",
+        "2",
+        "--chunk",
+        "4",
+    )
+    done = run("edit", tmp_path / "clip.webp", TARGET, *words, "-o", tmp_path / "out.webp")
+    lines = [line.split("\r")[-1] for line in done.err.splitlines()]
+    chunks = [i for i, line in enumerate(lines) if re.fullmatch(r"frames \d to \d", line)]
+    told = [
+        i
+        for i, line in enumerate(lines)
+        if re.fullmatch(r"  reconstruction rms [\d.e-]+, reconstruction psnr [\d.e-]+", line)
+    ]
+    assert len(chunks) == len(told) == 2
+    assert chunks[0] < told[0] < chunks[1] < told[1]
+
+
 @pytest.mark.parametrize(
     "words", [(), ("--source-prompt", SOURCE, "--method", "ddim-inversion"), ("--strength", "0.5", "--seed", "3")]
 )
@@ -146,6 +173,11 @@ BAD = {
     "an output that is the source": (["-o", "clip.webp", "--overwrite"], "source"),
     "an output of no kind": (["-o", "out.txt"], "extension"),
     "a strength above 1": (["--strength", "1.5"], "--strength"),
+    "a strength that is no whole step": (["--strength", "0.4"], "nothing would change"),
+    "a learning rate of 0": (
+        ["--source-prompt", SOURCE, "--method", "tune_a_video", "--learning-rate", "0"],
+        "--learning-rate",
+    ),
     "no configuration": (["--config", "none.yaml"], "none.yaml"),
 }
 
@@ -184,7 +216,7 @@ def test_a_clip_that_ends_before_its_announced_length_is_told(run: Run, animated
     """Matroska announces a length and no number of frames, and decodes up to the cut."""
     content = film(tmp_path / "cut.mkv", 24).read_bytes()
     (tmp_path / "cut.mkv").write_bytes(content[: len(content) // 2])
-    words = ("--model", animated, "--steps", "1", "--quiet", "-o", tmp_path / "out.mp4")
+    words = ("--model", animated, "--steps", "2", "--quiet", "-o", tmp_path / "out.mp4")
     done = run("edit", tmp_path / "cut.mkv", TARGET, *words)
     assert done.code == 0
     assert "warning" in done.err
@@ -193,6 +225,6 @@ def test_a_clip_that_ends_before_its_announced_length_is_told(run: Run, animated
 
 def test_a_black_clip_of_one_frame_in_a_video_passes(run: Run, animated: Path, tmp_path: Path) -> None:
     video.write(tmp_path / "one.mp4", Clip(torch.zeros(1, 3, 33, 31)))
-    words = ("--model", animated, "--steps", "1", "--quiet", "-o", tmp_path / "out.mp4")
+    words = ("--model", animated, "--steps", "2", "--quiet", "-o", tmp_path / "out.mp4")
     assert run("edit", tmp_path / "one.mp4", TARGET, *words).code == 0
     assert video.read(tmp_path / "out.mp4").frames.shape == (1, 3, 33, 31)
