@@ -135,8 +135,9 @@ def test_check_reports_the_stills_apart(run: Run, films: Path, pictures: Path, t
 
 @pytest.mark.parametrize(("key", "value"), [("stills", "nowhere"), ("out", "file")])
 def test_check_opens_no_clip_where_a_later_part_cannot_be(
-    run: Run, films: Path, pictures: Path, tmp_path: Path, key: str, value: str
+    run: Run, films: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: str
 ) -> None:
+    monkeypatch.setattr("videogen.data.check.examine", None)
     path, out = config(tmp_path, films), tmp_path / "report"
     path.write_text(yaml.safe_dump(with_stills(path, tmp_path / value if key == "stills" else pictures)))
     if key == "out":
@@ -144,7 +145,6 @@ def test_check_opens_no_clip_where_a_later_part_cannot_be(
     done = run("data", "check", path, "-o", out, "--quiet")
     assert done.code == 2
     assert (value if key == "stills" else "cannot be written into") in one_error_line(done.err)
-    assert "rows can be used" not in done.out
     assert not out.is_dir()
 
 
