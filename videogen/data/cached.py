@@ -13,7 +13,7 @@ from videogen.data.cache import Contents, Wanted, cache_of, caption_key, clip_ke
 from videogen.data.clips import Clips, Drawn, Step, rate_of
 from videogen.data.encoders import Encoders
 from videogen.data.plan import Shape
-from videogen.data.rows import Rejected
+from videogen.data.rows import Rejected, Row
 from videogen.data.settings import Data
 from videogen.data.store import Store
 from videogen.data.windows import Extent
@@ -65,31 +65,36 @@ class CachedClips:
         self._check()
 
     def _check(self) -> None:
-        lacking, total = 0, 0
         self.latent: dict[Shape, list[int]] = {}  # channels, height, width of what a shape becomes
-        for listing in self.clips.listings:
-            for row in listing.rows:
-                captions = row.captions if cache_of(self.data).text else ()
-                lacking += any(
-                    caption_key(self.data, self.text_key, caption) not in self.texts.entries for caption in captions
-                )
+        needed = {
+            (pool.source, row)
+            for bucket in self.clips.plan.buckets
+            for pool in bucket.pools
+            for row in pool.rows.tolist()
+        }
+        lacking = {at for at in needed if self._lacks_text(self.clips.listings[at[0]].rows[at[1]])}
         for bucket in self.clips.plan.buckets:
             for pool in bucket.pools:
-                for place in sorted(set(pool.rows.tolist())):
-                    total += 1
-                    one = Wanted(self.clips.listings[pool.source].rows[place], bucket.shape)
-                    entry = self.store.entries.get(self._key(one))
-                    lacking += entry is None
-                    if entry is not None and "latent" in entry.info:
+                for row in sorted(set(pool.rows.tolist())):
+                    entry = self.store.entries.get(
+                        self._key(Wanted(self.clips.listings[pool.source].rows[row], bucket.shape))
+                    )
+                    if entry is None:
+                        lacking.add((pool.source, row))
+                    elif "latent" in entry.info:
                         self.latent[bucket.shape] = entry.info["latent"]
         self.contents.save()
         if lacking:
             raise InputError(
-                f"the cache {cache_of(self.data).folder} lacks {lacking} of {total} clips and their captions, or has them of other files, weights or "
-                "settings; run videogen data cache with this configuration"
+                f"the cache {cache_of(self.data).folder} lacks {len(lacking)} of {len(needed)} clips and their captions, or has them of other files, "
+                "weights or settings; run videogen data cache with this configuration"
             )
         if empty := [bucket.shape for bucket in self.clips.plan.buckets if bucket.shape not in self.latent]:
             raise InputError(f"of the clips that are to be {empty[0]} none can be read; videogen data check lists them")
+
+    def _lacks_text(self, row: Row) -> bool:
+        captions = ("", *row.captions) if cache_of(self.data).text else ()
+        return any(caption_key(self.data, self.text_key, caption) not in self.texts.entries for caption in captions)
 
     @property
     def data(self) -> Data:

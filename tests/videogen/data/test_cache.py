@@ -93,6 +93,11 @@ def test_a_loss_from_the_cache_is_the_loss_from_the_files(folder: Path, values: 
             assert "".join(chr(int(c)) for c in told.flatten()) == caption.ljust(longest)
 
 
+def test_what_an_empty_cache_lacks_is_every_clip_once(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"lacks 5 of 5 clips"):
+        CachedClips(data(folder), 0, Toy())
+
+
 def test_with_nothing_new_nothing_is_encoded(folder: Path) -> None:
     assert filled(data(folder), Toy()) == Filled(5, 6, 5, 6, 0, 0, False)
     for path in folder.iterdir():
