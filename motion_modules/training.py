@@ -29,12 +29,13 @@ from videogen.conditioning import Dial
 from videogen.errors import InputError
 from videogen.models.folder import load_unet, write_part
 from videogen.shapes.captions import plain
+from videogen.shapes.middle import ANYWHERE, Middle
 from videogen.shapes.world import DIRECTIONS, FRAMES, MOTIONS, Scenes
 from videogen.training import Offer
 from videogen.training.config import Strict
 from videogen.training.image import Batch, Setting, draw_batch, write_unet
 from videogen.training.latents import Latents, Order
-from videogen.training.places import ranges
+from videogen.training.places import places
 from videogen.training.recipe import JUDGE_SEED, Draw, Thunk
 
 # Where it is judged whether the words are heard: below, the noisy clip itself shows the direction.
@@ -76,6 +77,7 @@ class Settings(Strict):
     heads: int = 4
     positions: int = 32
     clips: int = 4000
+    middle: Middle = ANYWHERE  # where in the frame
     phases: tuple[Phase, ...] = (
         Phase(0.03, 4, 24, 0.8, 0.1),
         Phase(0.25, 4, 24, 0.3, 0.5),
@@ -131,13 +133,13 @@ class Motion:
             near_in_time(self.root)
         self.setting = Setting(s.model, device)
         frames = tuple(range(FRAMES))
-        clips = self.setting.latents(Order(s.clips, seed=1, frames=frames, twins="motion"), s.store)
+        clips = self.setting.latents(Order(s.clips, seed=1, frames=frames, twins="motion", middle=s.middle), s.store)
         self.data, self.aside = put_aside(clips, s.aside)
         self.travelling = travelling(self.data)
-        self.mixed = self.setting.latents(Order(s.clips // 4, seed=2, frames=frames), s.store)
-        self.held_out = self.setting.latents(Order(s.judged, JUDGE_SEED, frames), s.store)
+        self.mixed = self.setting.latents(Order(s.clips // 4, seed=2, frames=frames, middle=s.middle), s.store)
+        self.held_out = self.setting.latents(Order(s.judged, JUDGE_SEED, frames, middle=s.middle), s.store)
         if s.image != "frozen":
-            self.stills = self.setting.latents(Order(s.stills, twins="shape"), s.store)
+            self.stills = self.setting.latents(Order(s.stills, twins="shape", middle=s.middle), s.store)
         groups = {"motion": list(motion_parameters(self.root).values())}
         if s.image != "frozen":
             groups["image"] = list(image_parameters(self.root, cross=s.image == "cross").values())
@@ -211,7 +213,9 @@ class Motion:
             noise = torch.randn(x0.shape[1:], generator=generator).expand_as(x0).to(x0.device)
             grounds = data.grounds[part].float().to(x0.device)
             times = torch.full((alike,), time)
-            batch = Batch(x0, torch.ones(1), plain(scenes), times, noise, alike, 0.0, 1.0, grounds, ranges(scenes))
+            batch = Batch(
+                x0, torch.ones(1), plain(scenes), times, noise, alike, 0.0, 1.0, grounds, places(scenes, data.middle)
+            )
             with positions_of(self.root, every):
                 pred, v = self.setting.asked(self.root, batch)
             wanted, told = v - v.mean(0), pred - pred.mean(0)
@@ -299,7 +303,7 @@ def put_aside(data: Latents, count: int) -> tuple[Latents, Latents]:
 
 def _travel(data: Latents) -> Tensor:
     ways = torch.tensor([MOTIONS.index(name) for name in DIRECTIONS])
-    clear = torch.isin(data.scenes.motion[:, 0], ways) & ranges(data.scenes).flatten(1).any(1)
+    clear = torch.isin(data.scenes.motion[:, 0], ways) & places(data.scenes).free.flatten(1).any(1)
     return clear.view(-1, data.together).all(1)
 
 

@@ -30,7 +30,7 @@ from videogen.training.config import RunConfig
 from videogen.training.image import Batch
 from videogen.training.latents import Latents
 from videogen.training.loop import Loop
-from videogen.training.places import ranges
+from videogen.training.places import places
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_what_travels_differs_in_its_direction_alone_and_its_places_are_known() 
     assert 20 < len(found.scenes) < 400
     assert len(found.latents) == len(found.scenes)
     assert {shapes.MOTIONS[int(number)] for number in found.scenes.motion[:, 0]} <= set(shapes.DIRECTIONS)
-    assert bool(ranges(found.scenes).flatten(1).any(1).all())
+    assert bool(places(found.scenes).free.flatten(1).any(1).all())
     for name in ("shape", "colour", "centre", "travel", "background"):
         values = getattr(found.scenes, name).unflatten(0, (-1, 4))
         assert torch.equal(values, values[:, :1].expand_as(values))

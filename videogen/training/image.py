@@ -26,9 +26,11 @@ from videogen.models.unet import UNet, UNetConfig
 from videogen.path import Path as NoisePath
 from videogen.shapes import sample
 from videogen.shapes.captions import image_captions, plain
-from videogen.training import places, sampled
+from videogen.shapes.middle import ANYWHERE, Middle
+from videogen.training import sampled
 from videogen.training.config import Strict
 from videogen.training.latents import Latents, Order, encode_missing, open_latents
+from videogen.training.places import Places, expected, places
 from videogen.training.recipe import JUDGE_SEED, Draw, Thunk
 
 # DDIM with the spacing that zero terminal noise needs; no clipping, so that samplers agree.
@@ -56,6 +58,7 @@ class Settings(Strict):
     groups: int = 16
     heads: int = 4
     stills: int = 48_000
+    middle: Middle = ANYWHERE
     batch_size: int = 32
     object_weight: float = 1.0  # an object's cell counts this much more than another at first
     apart: float = 2.0  # what tells scenes of four apart counts this much more than the rest at first
@@ -71,7 +74,7 @@ class Batch(NamedTuple):
 
     So many in a row as `together` says differ in one word only; the share of the error that differs among them counts `apart` times more. `even` says
     how far the noise levels are made to count alike, from 0 (v's error as it is) to 1. With
-    `grounds` `b c h w`, the target is the mean over all places (`free` `b 2 2`, see `places`), else the one clip.
+    `grounds` `b c h w`, the target is the mean over all `places`, else the one clip.
     """
 
     latents: Tensor
@@ -83,7 +86,7 @@ class Batch(NamedTuple):
     apart: float = 0.0
     even: float = 1.0
     grounds: Tensor | None = None
-    free: Tensor | None = None
+    places: Places | None = None
 
 
 class Image:
@@ -109,8 +112,8 @@ class Image:
         self.root = (load_unet(s.start, torch.float32) if s.start else UNet(config)).to(device)
         self.root.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.setting = Setting(s.model, device)
-        self.data = self.setting.latents(Order(s.stills, twins="shape"), s.store)
-        self.held_out = self.setting.latents(Order(s.judged, JUDGE_SEED), s.store)
+        self.data = self.setting.latents(Order(s.stills, twins="shape", middle=s.middle), s.store)
+        self.held_out = self.setting.latents(Order(s.judged, JUDGE_SEED, middle=s.middle), s.store)
         return {"unet": list(self.root.parameters())}
 
     def batches(self, draws: Iterator[Draw]) -> Iterator[Batch]:
@@ -199,8 +202,8 @@ class Setting:
         )
         x = alpha * batch.latents + sigma * batch.noise
         v = alpha * batch.noise - sigma * batch.latents
-        if batch.grounds is not None and batch.free is not None:
-            mean = places.expected(x, batch.latents, batch.grounds, batch.free, alpha.flatten(), sigma.flatten())
+        if batch.grounds is not None and batch.places is not None:
+            mean = expected(x, batch.latents, batch.grounds, batch.places, alpha.flatten(), sigma.flatten())
             v = v + (batch.latents - mean) / sigma  # v = (alpha x - x0) / sigma
         told = self.condition(batch.captions).replace(dials=dials or {})
         denoise = Denoiser(net, self.path, "v").given(told)
@@ -260,7 +263,7 @@ def draw_batch(draw: Draw, data: Latents, size: int, settings: Any, device: torc
         left * s.apart if alike > 1 and len(mine) % alike == 0 else 0.0,
         1 - left * s.uneven,
         data.grounds[mine].float().to(device),
-        places.ranges(data.scenes[mine]),
+        places(data.scenes[mine], data.middle),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import videogen.foreign
@@ -23,6 +23,7 @@ from videogen.errors import InputError
 from videogen.files import replacing
 from videogen.models.autoencoder import encode
 from videogen.shapes import render, sample
+from videogen.shapes.middle import ANYWHERE, Middle
 from videogen.shapes.twins import TWINS, Word, twins
 from videogen.shapes.world import FRAMES, SIZE, Scenes
 
@@ -35,6 +36,7 @@ class Latents:
     """`latents[i]` belongs to `scenes[i]`: `n f 4 16 16` float16; `objects` `n f 16 16`, the share of each cell that objects cover, of 255.
 
     `grounds`, `n 4 16 16`, are the latents of the backgrounds alone. So many in a row as `together` says differ in one word only.
+    `middle` says where they were drawn.
     """
 
     scenes: Scenes
@@ -42,6 +44,7 @@ class Latents:
     objects: Tensor
     grounds: Tensor
     together: int = 1
+    middle: Middle = ANYWHERE
 
     def frames_of(self, frames: slice) -> Latents:
         """Some of the frames of each clip."""
@@ -50,25 +53,31 @@ class Latents:
     def only(self, which: Tensor) -> Latents:
         """The clips for which `which` (`n`, true or false) says so, each for itself."""
         rows = which.nonzero()[:, 0]
-        return Latents(self.scenes[rows], self.latents[rows], self.objects[rows], self.grounds[rows])
+        return self._rows(rows, 1)
 
     def fours(self, which: Tensor) -> Latents:
         """The scenes that belong together for which `which` (one for each `together` in a row) says so, still together."""
         rows = which.repeat_interleave(self.together).nonzero()[:, 0]
-        return Latents(self.scenes[rows], self.latents[rows], self.objects[rows], self.grounds[rows], self.together)
+        return self._rows(rows, self.together)
+
+    def _rows(self, rows: Tensor, together: int) -> Latents:
+        return Latents(
+            self.scenes[rows], self.latents[rows], self.objects[rows], self.grounds[rows], together, self.middle
+        )
 
 
 @dataclass(frozen=True)
 class Order:
     """What a store holds: `count` training scenes drawn with `seed`, and of each clip these frames (None: one still, see `still_frames`).
 
-    With `twins`, scenes come in fours that differ in this word only.
+    With `twins`, scenes come in fours that differ in this word only. `middle` says where most are.
     """
 
     count: int
     seed: int = 0
     frames: tuple[int, ...] | None = None
     twins: Word | None = None
+    middle: Middle = ANYWHERE
 
     def scenes(self) -> tuple[Scenes, Tensor]:
         """The scenes, and the frames of each, `n f`."""
@@ -77,9 +86,10 @@ class Order:
             scenes = twins(self.count, self.twins, generator=generator)
         else:
             scenes = sample(self.count, generator=generator)
+        alike = TWINS if self.twins else 1
+        scenes = self.middle.moved(scenes, generator=generator, alike=alike)
         if self.frames:
             return scenes, torch.tensor(self.frames).expand(self.count, -1)
-        alike = TWINS if self.twins else 1
         return scenes, still_frames(self.count // alike, generator).repeat_interleave(alike, 0)
 
 
@@ -99,7 +109,7 @@ def open_latents(order: Order, vae_folder: Path, store: Path, device: torch.devi
     scenes, _ = order.scenes()
     pieces = [load_file(folder / f"{start}.safetensors") for start in range(0, order.count, PIECE)]
     stored = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
-    return Latents(scenes, **stored, together=TWINS if order.twins else 1)
+    return Latents(scenes, **stored, together=TWINS if order.twins else 1, middle=order.middle)
 
 
 def encode_missing(
@@ -156,5 +166,7 @@ def _key(order: Order, vae_folder: Path) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for file in sorted(vae_folder.iterdir()):
         digest.update(file.read_bytes())
-    digest.update(json.dumps([VERSION, order.count, order.seed, order.frames, order.twins]).encode())
+    digest.update(
+        json.dumps([VERSION, order.count, order.seed, order.frames, order.twins, asdict(order.middle)]).encode()
+    )
     return digest.hexdigest()
