@@ -119,6 +119,10 @@ class Joint(Diffusion):
             self.stills = self.fed_from(stills, "stills")
         return groups
 
+    def origin(self) -> dict[str, str]:
+        """The pictures too."""
+        return super().origin() | ({} if self.stills is None else {"stills": self.stills.origin})
+
     def batches(self, draws: Iterator[Draw]) -> Iterator[Batch]:
         """Clips with the pictures behind them."""
         if self.stills is None:

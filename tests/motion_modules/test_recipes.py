@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from motion_modules.animatediff import motion_state
@@ -387,6 +387,32 @@ def test_a_disk_that_fills_up_in_the_export_is_one_line_and_the_run_stays(worlds
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)
+
+
+def test_other_clips_or_weights_under_the_same_names_are_another_run(worlds: Worlds, tmp_path: Path) -> None:
+    model, films = (shutil.copytree(world, tmp_path / world.name) for world in worlds)
+
+    def resumed(**values: Any) -> None:
+        section = training_world.data(films)
+        given = training_world.run("joint", model, section, tmp_path, **MODULES) | {"export": None} | values
+        given["settings"] |= {"stills": section | {"frames": 1}}
+        offer = recipes()["joint"]()
+        run = RunConfig[offer.settings].model_validate(given)  # type: ignore[name-defined]
+        Loop(run, offer.build(run)).run("latest" if "accept" in values else None)
+
+    resumed()
+    (films / "2.txt").write_text("another caption")
+    longer = {"budget": {"steps": 4}}
+    with pytest.raises(InputError, match=r"origin\.data: .*3 rows, (\w+).* -> .*3 rows, .*origin\.stills: .*accept="):
+        resumed(accept=["budget"], **longer)
+    (films / "2.txt").write_text("film 2")
+    weights = model / "text_encoder" / "model.safetensors"
+    state = load_file(weights)
+    name = next(name for name, tensor in state.items() if tensor.ndim == 2)
+    save_file(state | {name: state[name] + 1}, weights, {"format": "pt"})
+    with pytest.raises(InputError, match=r"names: origin\.model: "):
+        resumed(accept=["budget"], **longer)
+    resumed(accept=["budget", "origin.model"], **longer)
 
 
 def test_a_resumed_run_is_the_same_run(worlds: Worlds, tmp_path: Path) -> None:

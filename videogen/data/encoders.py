@@ -97,9 +97,13 @@ class ModelEncoders(PartEncoders):
 
 def fingerprint(net: nn.Module, config: Mapping[str, Any]) -> str:
     """A digest of weights and configuration; where they were read from plays no part."""
-    plain = {key: value for key, value in config.items() if not key.startswith("_")}
-    digest = hashlib.blake2b(json.dumps(plain, sort_keys=True, default=str).encode(), digest_size=12)
-    for name, tensor in sorted(net.state_dict().items()):
+    return digest_of(net.state_dict(), {key: value for key, value in config.items() if not key.startswith("_")})
+
+
+def digest_of(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> str:
+    """A digest of tensors with their names, and of what is said of them."""
+    digest = hashlib.blake2b(json.dumps(said, sort_keys=True, default=str).encode(), digest_size=12)
+    for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

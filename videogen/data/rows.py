@@ -83,6 +83,10 @@ class Rows(Sequence[Row]):
     def __len__(self) -> int:
         return len(self._ends) - 1
 
+    def digest(self) -> str:
+        """Of all rows in their order: keys, places and captions, but not of what lies there."""
+        return hashlib.blake2b(self._text, digest_size=6).hexdigest()
+
     @overload
     def __getitem__(self, index: int) -> Row: ...
     @overload

@@ -1,7 +1,7 @@
 """Checkpoints: folders `checkpoint-N` of safetensors and JSON, written whole or not at all.
 
-A folder holds `weights`, `average` and `optimizer` (.safetensors) and `state.json` (step, seconds, configuration, versions). Random states are
-not in it because there are none to keep: every draw is a function of (seed, step), see `recipe.Draw`.
+A folder holds `weights`, `average` and `optimizer` (.safetensors) and `state.json` (step, seconds, configuration, digests of the clips and the frozen
+weights, versions). Random states are not in it because there are none to keep: every draw is a function of (seed, step), see `recipe.Draw`.
 """
 
 import contextlib

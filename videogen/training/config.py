@@ -247,6 +247,16 @@ def accepted(config: RunConfig[Any], before: Mapping[str, Any], folder: Path) ->
         )
 
 
+def same_origin(before: Mapping[str, str], now: Mapping[str, str], accept: Set[str], folder: Path) -> None:
+    """Raise InputError where what a checkpoint in `folder` was made from (`recipe.Founded`) is not there any more as it was."""
+    known = now.keys() & before.keys()
+    then, here = ({"origin": {name: one[name] for name in known}} for one in (before, now))
+    if changed := difference(then, here, accept):
+        raise InputError(
+            f"{folder} was made from other clips or weights under the same names: {'; '.join(changed)}; accept=[KEY, ...] allows it"
+        )
+
+
 def check_folders(config: RunConfig[Any]) -> None:
     """Raise InputError where `out` or `export` cannot be a folder, because it, or what it would lie in, is a file."""
     for key, folder in (("out", config.out), ("export", config.export)):

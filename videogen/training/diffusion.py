@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from videogen.conditioning import Conditioning, Dial
-from videogen.data.encoders import PartEncoders
+from videogen.data.encoders import PartEncoders, digest_of
 from videogen.data.settings import Data
 from videogen.errors import InputError, reason
 from videogen.models.folder import find, load_unet
@@ -123,6 +123,14 @@ class Diffusion:
         """The batches of a section of the settings, called `name`."""
         parts = self.pipe.parts
         return Feed(data, self.run.seed, PartEncoders(parts.vae, parts.text), parts.unet.config, name)
+
+    def origin(self) -> dict[str, str]:
+        """The clips, and all weights of the model that stay as they are."""
+        trained = {parameter for group in self.groups.values() for parameter in group}
+        frozen = {name: p.detach() for name, p in self.root.named_parameters() if p not in trained}
+        encoders = self.feed.encoders
+        digests = (encoders.clip_key, encoders.text_key, digest_of(frozen, {}))
+        return {"data": self.feed.origin, "model": " ".join(digest[:12] for digest in digests)}
 
     def _check_sizes(self, data: Data) -> None:
         """Every size must go through the UNet, and every number of frames through its table of positions."""

@@ -50,6 +50,12 @@ class Feed:
         clips = self.source if isinstance(self.source, Clips) else self.source.clips
         return sum(len(listing.rows) for listing in clips.listings)
 
+    @property
+    def origin(self) -> str:
+        """How many clips there are, and a digest of their names, places and captions."""
+        clips = self.source if isinstance(self.source, Clips) else self.source.clips
+        return f"{self.rows} rows, {' '.join(listing.rows.digest() for listing in clips.listings)}"
+
     def batches(self, draws: Iterator[Draw]) -> Iterator[tuple[Draw, Fed]]:
         """Each draw with its batch. Pulling is lazy; files are read ahead as long as the steps follow each other."""
         stream: Iterator[Batch | LatentBatch] | None = None

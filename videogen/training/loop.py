@@ -22,12 +22,12 @@ from videogen.files import replacing
 from videogen.training import checkpoints, shards
 from videogen.training.average import Average
 from videogen.training.blocks import compile_blocks, recompute_blocks
-from videogen.training.config import RunConfig, accepted, check_folders
+from videogen.training.config import RunConfig, accepted, check_folders, same_origin
 from videogen.training.diagnosis import first_bad, keys_of, size_of
 from videogen.training.optimizers import optimizers_of, set_rate
 from videogen.training.processes import accelerator_of, all_of, wrap
 from videogen.training.progress import Journal, Pace
-from videogen.training.recipe import Draw, Recipe, Shown, Thunk
+from videogen.training.recipe import Draw, Founded, Recipe, Shown, Thunk
 from videogen.training.schedules import rate
 from videogen.training.signals import heard
 
@@ -59,6 +59,7 @@ class Loop:
             torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
         groups = {name: list(parameters) for name, parameters in recipe.prepare(self.accelerator.device).items()}
+        self.origin = recipe.origin() if isinstance(recipe, Founded) else {}
         self.wrapped: nn.Module = Root(recipe.root)
         self.groups = self._placed(groups)
         trained = {parameter for group in self.groups.values() for parameter in group}
@@ -197,9 +198,8 @@ class Loop:
 
     def _backward(self, thunk: Thunk, *, last: bool) -> dict[str, Tensor]:
         """One thunk's losses, its gradients added up; processes exchange them with the last micro-batch."""
-        waiting = getattr(
-            self.wrapped, "no_sync", None
-        )  # DDP's; shards are exchanged every time, which keeps them small
+        # DDP's; shards are exchanged every time, which keeps them small
+        waiting = getattr(self.wrapped, "no_sync", None)
         with contextlib.nullcontext() if last or waiting is None else waiting():
             losses = self._forward(thunk)
             self.scaler.scale(losses["loss"] / self.config.accumulate).backward()
@@ -356,6 +356,7 @@ class Loop:
             "step": self.step,
             "seconds": self.seconds,
             "scaler": self.scaler.state_dict(),
+            "origin": self.origin,
             "config": self.config.model_dump(mode="json", by_alias=True),
             "versions": {"torch": torch.__version__, "accelerate": accelerate.__version__},
         }
@@ -376,6 +377,7 @@ class Loop:
     def _restore(self, folder: Path) -> None:
         checkpoint = checkpoints.read(folder)
         accepted(self.config, checkpoint.state.get("config", {}), folder)
+        same_origin(checkpoint.state.get("origin", {}), self.origin, frozenset(self.config.accept), folder)
         shapes = {name: parameter.shape for name, parameter in self.trained.items()}
         if odd := sorted(checkpoint.weights.keys() ^ shapes.keys()):
             raise InputError(f"{folder} does not fit this recipe: {odd[0]} is in one and not in the other")

@@ -107,6 +107,14 @@ class Recipe(Protocol):
 
 
 @runtime_checkable
+class Founded(Protocol):
+    """What a recipe may offer beside: what a run is a function of that its configuration only names."""
+
+    def origin(self) -> dict[str, str]:
+        """Digests of what is read from elsewhere and stays as it is (clips, frozen weights), by name. Asked once, after `prepare`."""
+
+
+@runtime_checkable
 class Shown(Protocol):
     """What a recipe may offer beside: something to look at every `every.validate` steps."""
 
