@@ -21,7 +21,8 @@ from videogen.errors import InputError, reason
 from videogen.models.prompt import Prompt
 from videogen.models.text_encoder import Batch, Emphasis, TextEncoder, inner
 from videogen.models.weights import files
-from videogen.models.weights.strict import load_state
+from videogen.models.weights.families import recognise
+from videogen.models.weights.strict import load_state, shapes_of
 
 if TYPE_CHECKING:
     from transformers import CLIPTextConfig, CLIPTokenizer
@@ -132,11 +133,14 @@ def travel(keys: Mapping[int, Tensor], frames: Sequence[int]) -> Tensor:
     return torch.stack([torch.lerp(keys[a], keys[b], share) if share else keys[a] for a, b, share in around])
 
 
-def text_model(config: CLIPTextConfig, state: Mapping[str, Tensor], source: str | Path, *, pooled: bool) -> Any:
+def text_model(
+    config: CLIPTextConfig, state: Mapping[str, Tensor], source: str | Path, *, pooled: bool, looks: str | None = None
+) -> Any:
     """transformers' `CLIPTextModel`, or `CLIPTextModelWithProjection` where `pooled`, filled strictly from `state`.
 
     Names may have the prefix `text_model.` or not (files differ), and old files hold position ids, which are ignored.
-    Raises InputError naming the first tensor that is missing, surplus, misshapen or not finite.
+    Raises InputError naming the first tensor that is missing, surplus, misshapen or not finite; `looks` is what the file
+    is, in words, where `state` is a part of it.
     """
     import videogen.foreign
 
@@ -148,7 +152,8 @@ def text_model(config: CLIPTextConfig, state: Mapping[str, Tensor], source: str 
     bare = {name.removeprefix("text_model."): v for name, v in state.items() if not name.endswith("position_ids")}
     if not pooled:
         bare.pop("text_projection.weight", None)
-    load_state(model, {names.get(name, name): v for name, v in bare.items()}, source)
+    looks = looks or recognise(shapes_of(state)).title
+    load_state(model, {names.get(name, name): v for name, v in bare.items()}, source, looks=looks)
     embeddings = inner(model).embeddings
     embeddings.position_ids = torch.arange(config.max_position_embeddings)[None]  # not in the state: still on meta
     return model.eval()

@@ -188,9 +188,14 @@ def test_a_config_that_means_nothing(refused: Refused, damaged: Any, part: str, 
 @pytest.mark.parametrize(
     ("part", "change", "says"),
     [
-        ("unet/config.json", set_json(block_out_channels=[64, 64]), "does not fit its config"),
+        (
+            "unet/config.json",
+            set_json(block_out_channels=[64, 64]),
+            "it looks like: Stable Diffusion UNet, diffusers layout",
+        ),
         ("unet/config.json", set_json(class_embed_type="timestep"), "class_embed_type"),
-        ("vae/config.json", set_json(block_out_channels=[8, 8, 16, 32]), "does not fit its config"),
+        ("vae/config.json", set_json(block_out_channels=[8, 8, 16, 32]), "it looks like: KL autoencoder"),
+        ("text_encoder/config.json", set_json(hidden_size=64), "it looks like: CLIP"),
         ("vae/config.json", set_json(_class_name="AutoencoderTiny"), "AutoencoderTiny"),
         ("scheduler/scheduler_config.json", set_json(beta_schedule="wavy"), "wavy"),
         ("scheduler/scheduler_config.json", set_json(prediction_type="guess"), "guess"),

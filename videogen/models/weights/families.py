@@ -151,6 +151,7 @@ def _ignored(shapes: Shapes) -> Iterator[str]:
         "EMA copies (model_ema.*)": lambda key: key.startswith("model_ema.") and "model_ema.decay" not in key,
         "position_ids": lambda key: key.endswith("position_ids"),
         "logit scales": lambda key: key.endswith("logit_scale"),
+        "training losses (first_stage_model.loss.*)": lambda key: key.startswith("first_stage_model.loss."),
     }
     for kind, test in kinds.items():
         if count := sum(1 for key in shapes if test(key)):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from videogen.models.folder import Parts
 
-PREFIXES = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner.embedders.")
+UNET, VAE = "model.diffusion_model.", "first_stage_model."
+LOSSES = "first_stage_model.loss."  # what the VAE was trained with
 PREDICTIONS = {"eps": "epsilon", "epsilon": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction"}
 
 PRESET_OF = {"sd1_single": "sd15", "sd2_single": "sd21", "sdxl_single": "sdxl", "sdxl_refiner_single": "sdxl-refiner"}
@@ -92,25 +93,24 @@ def split(state: Mapping[str, Tensor], family: str, preset: Preset) -> dict[str,
     """The parts in a single file's state dict, with diffusers' names (text encoders in the spelling with
     `text_model.`).
 
-    family is one of `TEXT`. Position ids, logit scales, schedule buffers and a last text layer that the model never
-    reads are left out.
+    family is one of `TEXT`. Position ids, logit scales, schedule buffers, the losses of a VAE's training and a last text
+    layer that the model never reads are left out.
     """
     import videogen.foreign
 
     from diffusers.loaders import single_file_utils as converters
 
-    state = {name: tensor for name, tensor in state.items() if name.startswith(PREFIXES)}
-    config = preset.unet.to_diffusers()
+    def section(prefix: str) -> dict[str, Tensor]:
+        return {name: value for name, value in state.items() if name.startswith(prefix) and not name.startswith(LOSSES)}
+
+    unet, vae = preset.unet.to_diffusers(), dict(preset.vae)
     with _quiet(converters.logger.name):
         parts = {
-            "unet": converters.convert_ldm_unet_checkpoint(state, config),
-            "vae": converters.convert_ldm_vae_checkpoint(
-                {name: tensor for name, tensor in state.items() if name.startswith("first_stage_model.")},
-                dict(preset.vae),
-            ),
+            "unet": _renamed(section(UNET), lambda own: converters.convert_ldm_unet_checkpoint(own, unet)),
+            "vae": _renamed(section(VAE), lambda own: converters.convert_ldm_vae_checkpoint(own, vae)),
         }
         for part, (prefix, openclip) in TEXT[family].items():
-            own = {name: tensor for name, tensor in state.items() if name.startswith(prefix)}
+            own = section(prefix)
             if openclip:
                 width = SimpleNamespace(config=SimpleNamespace(hidden_size=preset.text[part]["hidden_size"]))
                 text = converters.convert_open_clip_checkpoint(width, own, prefix=prefix)
@@ -118,6 +118,18 @@ def split(state: Mapping[str, Tensor], family: str, preset: Preset) -> dict[str,
                 text = {name.removeprefix(prefix): tensor for name, tensor in own.items()}
             parts[part] = spelt_with_prefix(text)
     return parts
+
+
+def _renamed(own: dict[str, Tensor], convert: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors under the names that a converter gives them.
+
+    What it drops in silence keeps its name, so that loading and `videogen inspect` tell of it. A first pass over numbers
+    that take the tensors' places shows which those are.
+    """
+    numbers = {name: torch.tensor(i).expand(tensor.shape) for i, (name, tensor) in enumerate(own.items())}
+    read = {int(number[(0,) * number.ndim]) for number in convert(numbers).values() if number.numel()}
+    dropped = {name: tensor for i, (name, tensor) in enumerate(own.items()) if i not in read and tensor.numel()}
+    return {**convert(dict(own)), **dropped}
 
 
 def spelt_with_prefix(text: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -163,12 +175,13 @@ def load_single_file(
     with torch.device("meta"):
         unet = UNet(file.preset.unet)
         vae: Any = AutoencoderKL(**file.preset.vae)
-    load_state(unet, {name: tensor.to(dtype) for name, tensor in file.parts["unet"].items()}, path)
-    load_state(vae, {name: tensor.float() for name, tensor in file.parts["vae"].items()}, path)
+    title = file.family.title
+    load_state(unet, {name: tensor.to(dtype) for name, tensor in file.parts["unet"].items()}, path, looks=title)
+    load_state(vae, {name: tensor.float() for name, tensor in file.parts["vae"].items()}, path, looks=title)
     encoders = {}
     for part, config in file.preset.text.items():
         state = {name: tensor.to(dtype) for name, tensor in file.parts[part].items()}
-        model = text_model(CLIPTextConfig(**config), state, path, pooled=part == "text_encoder_2")
+        model = text_model(CLIPTextConfig(**config), state, path, pooled=part == "text_encoder_2", looks=title)
         encoders[part] = (find_tokenizer(tokenizer, zero_pads=TEXT[file.family.name][part][1]), model)
     side = text_side(encoders, zero_null=len(encoders) == 2)  # SDXL's own folder says so, its refiner's the opposite
     return Parts(unet.eval(), vae.eval(), side, dict(file.preset.scheduler), file.line).to(dtype=dtype)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from videogen.errors import InputError
 from videogen.models.weights import files
+from videogen.models.weights.families import recognise
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -55,13 +56,18 @@ def shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
-def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str | Path, part: str = "") -> None:
+def load_state(
+    module: nn.Module, state: Mapping[str, Tensor], source: str | Path, part: str = "", looks: str | None = None
+) -> None:
     """Fill a module made on the meta device (or the part of it whose names contain `part`), strictly.
 
-    Raises InputError naming the first missing, surplus, misshapen or non-finite tensor.
+    looks  what the file is, in words, where `state` is a part of it or was renamed; else its own names tell
+
+    Raises InputError naming the first missing, surplus, misshapen or non-finite tensor, and what the file looks like.
     """
     wanted = {name: value for name, value in module.state_dict().items() if part in name}
     if difference := compare(shapes_of(state), shapes_of(wanted)):
-        raise InputError(f"{source} does not fit its config: it {difference}; `videogen inspect` says what the file is")
+        looks = looks or recognise(shapes_of(state)).title
+        raise InputError(f"{source} does not fit its config: it {difference}; it looks like: {looks}")
     files.check_finite(state, source)
     module.load_state_dict(state, strict=not part, assign=True)

@@ -57,3 +57,5 @@ def test_the_first_missing_and_misshapen_key_is_named(manifests, name):
 def test_surplus_keys_are_named(manifests):
     more = manifests["sd15_unet_diffusers"] | {"down_blocks.0.extra.weight": [3]}
     assert str(check(more)) == "has too many 1, the first down_blocks.0.extra.weight"
+    for key in ("model.diffusion_model.extra.weight", "first_stage_model.extra.weight"):
+        assert key in check(manifests["sd15_single_ldm"] | {key: [3]}).surplus[0]

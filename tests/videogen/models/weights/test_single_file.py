@@ -281,8 +281,27 @@ def test_other_files_and_other_forms_are_refused(tmp_path, monkeypatch):
         read_single_file(tmp_path / "vae.safetensors")
     del state["model.diffusion_model.output_blocks.3.0.in_layers.2.weight"]
     files.write(tmp_path / "holed.safetensors", state)
-    with pytest.raises(InputError, match=r"up_blocks\.1\.resnets\.0\.conv1\.weight"):
+    with pytest.raises(
+        InputError, match=r"up_blocks\.1\.resnets\.0\.conv1\.weight.*looks like: Stable Diffusion 1\.x single file"
+    ):
         load_single_file(tmp_path / "holed.safetensors")
+
+
+@pytest.mark.parametrize(
+    "key", ["model.diffusion_model.extra.weight", "first_stage_model.decoder.extra.weight", "down deep"]
+)
+def test_surplus_tensors_are_told_where_the_converter_would_drop_them_too(tmp_path, monkeypatch, make_tokenizer, key):
+    preset, _, state = small("sd15")
+    monkeypatch.setitem(PRESETS, "sd15", preset)
+    make_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    deep = ("model.diffusion_model.input_blocks.1.0.extra.weight", "down_blocks.0.resnets.0.extra.weight")
+    key, told = deep if key == "down deep" else (key, key)
+    losses = {"first_stage_model.loss.logvar": torch.zeros(())}
+    files.write(tmp_path / "more.safetensors", state | losses | {key: torch.ones(2)})
+    with pytest.raises(InputError, match=rf"has '{re.escape(told)}', which the model does not know \(1 surplus\)"):
+        load_single_file(tmp_path / "more.safetensors", tokenizer=tmp_path / "tokenizer")
+    files.write(tmp_path / "more.safetensors", state | losses)
+    assert "1 training losses" in load_single_file(tmp_path / "more.safetensors", tokenizer=tmp_path / "tokenizer").line
 
 
 def test_no_tokenizer_is_one_line_that_says_which_to_get(tmp_path, monkeypatch):
