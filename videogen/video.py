@@ -56,7 +56,7 @@ def note_from(text: str | None) -> Note | None:
         made = None if content["recipe"] is None else recipe.from_dict(content["recipe"])
         width, height, count = (int(content[key]) for key in ("width", "height", "frames"))
         return Note(width, height, Fraction(content["fps"]), count, made)
-    except (ValueError, TypeError, KeyError, ZeroDivisionError):
+    except (ValueError, TypeError, KeyError, ZeroDivisionError, RecursionError):
         return None
 
 

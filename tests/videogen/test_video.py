@@ -287,7 +287,14 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
 
 
 def test_a_foreign_note_is_ignored(tmp_path: Path) -> None:
-    for text in (None, "hello", "[1]", '{"videogen": 3}', json.dumps({"videogen": {"recipe": None, "width": "x"}})):
+    for text in (
+        None,
+        "hello",
+        "[" * 99999,
+        "[1]",
+        '{"videogen": 3}',
+        json.dumps({"videogen": {"recipe": None, "width": "x"}}),
+    ):
         assert video.note_from(text) is None
 
 

@@ -15,7 +15,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     """`WxH` -> (width, height). Raises InputError for anything else."""
     if text is None:
         return None
-    found = re.fullmatch(r"(\d+)[xX](\d+)", text)
+    found = re.fullmatch(r"(\d{1,99})[xX](\d{1,99})", text)  # Python reads no number of thousands of digits
     if not found:
         raise InputError(f"--size {text!r}: give WIDTHxHEIGHT, such as 512x512")
     return int(found[1]), int(found[2])
@@ -84,7 +84,7 @@ def read_prompt_map(path: Path) -> dict[int, str]:
     try:
         entries = json.loads(text, object_pairs_hook=tuple)
         pairs = list(entries) if isinstance(entries, tuple) else []
-    except ValueError:
+    except (ValueError, RecursionError):
         pairs = [line.partition(":")[::2] for line in text.splitlines() if line.strip()]
     try:
         prompts = {int(frame): words.strip() for frame, words in pairs}

@@ -105,7 +105,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} is missing; a model folder in diffusers' layout needs it") from None
-    except (UnicodeDecodeError, ValueError) as problem:
+    except (ValueError, RecursionError) as problem:
         raise InputError(f"{path} is not readable JSON ({problem})") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} does not hold a JSON object")

@@ -42,6 +42,8 @@ def files(tmp_path_factory: pytest.TempPathFactory, animated: Path) -> Path:
     (folder / "empty.safetensors").touch()
     (folder / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
     (folder / "cut_header.safetensors").write_bytes(whole[:100])
+    deep = b'{"a":' * 9999
+    (folder / "deep.safetensors").write_bytes(len(deep).to_bytes(8, "little") + deep)
     (folder / "page.ckpt").write_text("<!DOCTYPE html><html><body>404 not found</body></html>")
     (folder / "pointer.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n")
     with open(folder / "code.ckpt", "wb") as file:
@@ -53,7 +55,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, animated: Path) -> Path:
 KINDS = {
     "noise.safetensors": "holds no weights", "noise.ckpt": "holds no weights", "text.safetensors": "holds no weights",
     "empty.safetensors": "is empty", "cut.safetensors": "is cut short", "cut_header.safetensors": "is cut short",
-    "page.ckpt": "is a web page", "pointer.safetensors": "git lfs pull", "code.ckpt": "carries code",
+    "deep.safetensors": "its header cannot be read", "page.ckpt": "is a web page", "pointer.safetensors": "git lfs pull", "code.ckpt": "carries code",
     "code.pt": "carries code", "missing.ckpt": "does not exist",
 }  # fmt: skip
 
@@ -174,9 +176,10 @@ def test_a_model_folder_with_nan(refused: Refused, damaged: Any, part: str) -> N
     assert f"{names[0].removeprefix('text_model.')} holds NaN" in line
 
 
+@pytest.mark.parametrize("content", ['{"act_fn": ', "[" * 99999])
 @pytest.mark.parametrize("part", [*CONFIGS, "model_index.json", "tokenizer/tokenizer.json"])
-def test_a_config_that_is_no_json(refused: Refused, damaged: Any, part: str) -> None:
-    assert part.split("/")[0] in refused("--model", damaged(part, lambda path: path.write_text('{"act_fn": ')))
+def test_a_config_that_is_no_json(refused: Refused, damaged: Any, part: str, content: str) -> None:
+    assert part.split("/")[0] in refused("--model", damaged(part, lambda path: path.write_text(content)))
 
 
 @pytest.mark.parametrize("part", CONFIGS)

@@ -31,7 +31,10 @@ Refused = Callable[..., str]
         (["--size", "0x0"], "multiple of 8"),
         (["--size", "1000000x1000000"], "do not fit into memory"),
         (["--size", "99999999999999999999x8"], "do not fit into memory"),
-        *[(["--size", text], "WIDTHxHEIGHT") for text in ("64", "64x", "axb", "-8x8", "64x64x64", "")],
+        *[
+            (["--size", text], "WIDTHxHEIGHT")
+            for text in ("64", "64x", "axb", "-8x8", "64x64x64", "", "8" * 5000 + "x8")
+        ],
         *[(["--fps", text], "--fps") for text in ("0", "-1", "fast", "1/0", "nan", "1e9999999999", "")],
         (["--fps", "2000"], "up to 1000"),
         (["--guidance", "nan"], "finite"),
@@ -96,7 +99,7 @@ def test_a_prompt_is_needed_once(run: Run, refused: Refused, animated: Path, tmp
 @pytest.mark.parametrize(
     "content",
     ["", "[1, 2]", "{}", '{"a": "x"}', '{"-1": "x"}', '{"0.5": "x"}', '{"0": 3}', '{"0": {"a": 1}}', '{"0": "x"',
-     "no colon", "0: a\nno colon", "0: a\n00: b", '{"0": "a", "0": "b"}', b"\xff\xfe\x00", None],
+     "no colon", "0: a\nno colon", "0: a\n00: b", "[" * 99999, '{"0": "a", "0": "b"}', b"\xff\xfe\x00", None],
 )  # fmt: skip
 def test_a_prompt_map_that_is_none(run: Run, animated: Path, tmp_path: Path, content: str | bytes | None) -> None:
     path = tmp_path / "map.txt"

@@ -160,7 +160,7 @@ def read_safetensors_header(path: Path) -> tuple[dict[str, tuple[tuple[int, ...]
         metadata = header.pop("__metadata__", {})
         tensors = {name: (tuple(e["shape"]), DTYPES.get(e["dtype"], e["dtype"])) for name, e in header.items()}
         end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         raise InputError(
             f"{path} is no valid safetensors file (its header cannot be read); get the file again"
         ) from None
@@ -213,7 +213,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
     try:
         names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
         files = tuple(index.parent / name for name in names)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{index} is no index of weight files (it has no weight_map)") from None
     missing = next((file for file in files if not file.is_file()), None)
     if missing:
