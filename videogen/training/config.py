@@ -60,6 +60,11 @@ class Optimization(Strict):
     average: float = Field(0.999, ge=0, lt=1)
     shares: dict[str, float] = {}
 
+    @property
+    def open_ended(self) -> bool:
+        """Whether no rate depends on how long the run will be."""
+        return self.schedule == "constant" and (self.warmup == 0 or self.warmup >= 1)
+
 
 class Every(Strict):
     """How often, in steps: a line in the log, a checkpoint (0: only at the end), a judgement on held-out data (0: only at the end),
@@ -132,13 +137,13 @@ class RunConfig(Strict, Generic[Settings]):
 
 MAY_DIFFER = frozenset(
     {
-        "accept", "budget", "out", "export", "threads", "checkpoints_total_limit", "every", "report_to", "shards",
+        "accept", "out", "export", "threads", "checkpoints_total_limit", "every", "report_to", "shards",
         "gradient_checkpointing",
     }
 )  # fmt: skip
 """Keys in which a resumed run may differ from the run it goes on from. They steer how long, how often and where, not what is learnt from a step.
 
-The recipes have more of them, `Strict.may_differ`.
+The recipes have more of them, `Strict.may_differ`; where no rate depends on it (`Optimization.open_ended`), the budget is one too.
 """
 
 
@@ -241,6 +246,8 @@ def accepted(config: RunConfig[Any], before: Mapping[str, Any], folder: Path) ->
     with contextlib.suppress(ValidationError):
         before = type(config).model_validate(before).model_dump(mode="json", by_alias=True)
     free = MAY_DIFFER.union(config.accept, (f"settings.{key}" for key in config.settings.may_differ))
+    if config.optimization.open_ended:
+        free = free | {"budget"}
     if changed := difference(before, config.model_dump(mode="json", by_alias=True), free):
         raise InputError(
             f"{folder} was made with another configuration: {'; '.join(changed)}; accept=[KEY, ...] allows it"

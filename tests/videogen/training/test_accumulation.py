@@ -61,7 +61,7 @@ def test_a_gradient_that_overflows_in_half_precision_costs_a_step_and_halves_the
     assert made.optimizer == {}
     more = train(
         config,
-        ["precision=float16", "optimization.warmup=0", "budget.steps=6"],
+        ["precision=float16", "optimization.warmup=0", "budget.steps=6", "accept=[budget]"],
         "latest",
         offers={"toy": lambda: Offer(ToySettings, Steep)},
     )

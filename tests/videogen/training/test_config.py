@@ -11,6 +11,7 @@ from videogen.errors import InputError
 from videogen.training import recipes
 from videogen.training.config import RunConfig, accepted, load, override, validate
 from videogen.training.flags import spelt, translated
+from videogen.training.schedules import rate
 
 OFFERS = {**recipes(), "shapes_motion": offer}
 CONFIGS = [
@@ -170,6 +171,36 @@ def test_keys_that_have_come_since_count_as_their_defaults(vae: Path) -> None:
     with pytest.raises(InputError, match="accumulate: 1 -> 2"):
         accepted(validated(vae, "accumulate=2"), before, Path("checkpoint-1"))
     accepted(validated(vae, "accumulate=2", "accept=[accumulate]"), before, Path("checkpoint-1"))
+
+
+@pytest.mark.parametrize(
+    ("optimization", "free"),
+    [
+        ({"schedule": "constant", "warmup": 0}, True),
+        ({"schedule": "constant", "warmup": 5}, True),
+        ({"schedule": "constant", "warmup": 0.05}, False),
+        ({"schedule": "linear", "warmup": 0}, False),
+        ({"schedule": "cosine", "warmup": 5}, False),
+    ],
+)
+def test_a_longer_run_is_another_one_where_rates_depend_on_its_length(
+    vae: Path, optimization: dict[str, Any], free: bool
+) -> None:
+    words = ["budget={steps: 10}", *(f"optimization.{key}={value}" for key, value in optimization.items())]
+    before, longer = validated(vae, *words), [*words, "budget={steps: 20}"]
+    told = before.model_dump(mode="json", by_alias=True)
+
+    def first_rates(*overrides: str) -> list[float]:
+        config = validated(vae, *overrides)
+        assert config.budget.steps
+        spent = [step / config.budget.steps for step in range(10)]
+        return [rate(share, config.warmup, config.optimization.schedule) for share in spent]
+
+    assert (first_rates(*longer) == pytest.approx(first_rates(*words))) == free
+    if not free:
+        with pytest.raises(InputError, match=r"budget\.steps: 10 -> 20"):
+            accepted(validated(vae, *longer), told, Path("checkpoint-1"))
+    accepted(validated(vae, *longer, *(() if free else ("accept=[budget]",))), told, Path("checkpoint-1"))
 
 
 def test_a_resumed_run_may_differ_in_what_no_step_depends_on() -> None:

@@ -111,7 +111,9 @@ def test_an_earlier_run_is_not_overwritten_and_another_configuration_not_resumed
         train(config, offers=OFFERS)
     with pytest.raises(InputError, match=r"settings\.rows: 4 -> 8"):
         train(config, ["settings.rows=8"], resume="latest", offers=OFFERS)
-    train(config, ["settings.rows=8", "accept=[settings.rows]", "budget.steps=8"], resume="latest", offers=OFFERS)
+    train(
+        config, ["settings.rows=8", "accept=[settings.rows, budget]", "budget.steps=8"], resume="latest", offers=OFFERS
+    )
 
 
 @pytest.mark.parametrize("key", ["out", "export"])
