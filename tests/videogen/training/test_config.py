@@ -178,7 +178,7 @@ def test_keys_that_have_come_since_count_as_their_defaults(vae: Path) -> None:
     [
         ({"schedule": "constant", "warmup": 0}, True),
         ({"schedule": "constant", "warmup": 5}, True),
-        ({"schedule": "constant", "warmup": 0.05}, False),
+        ({"schedule": "constant", "warmup": 0.3}, False),
         ({"schedule": "linear", "warmup": 0}, False),
         ({"schedule": "cosine", "warmup": 5}, False),
     ],
