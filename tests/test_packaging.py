@@ -12,6 +12,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from videogen import video
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -61,6 +63,29 @@ def test_the_program_runs_from_the_unpacked_wheel_and_finds_its_configs(wheel: P
     assert version == "videogen 0.1.0"
     assert Path(folder) == tmp_path / "site" / "videogen" / "configs"
     assert int(count) == len(list((ROOT / "configs").rglob("*.yaml")))
+
+
+def test_a_clip_is_generated_from_the_unpacked_wheel(wheel: Path, tmp_path: Path) -> None:
+    """The miniature travels in it, and what the packages announce to each other is found."""
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    code = (
+        "import sys, videogen, motion_modules; from videogen.cli.app import main; print(videogen.__file__, motion_modules.__file__);"
+        "sys.exit(main(['generate', 'a red circle', '--frames', '2', '--steps', '1', '--quiet', '-o', 'clip.mp4']))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    found, written = run.stdout.splitlines()
+    assert found.split() == [str(tmp_path / "site" / name / "__init__.py") for name in ("videogen", "motion_modules")]
+    assert written == "clip.mp4"
+    made = video.read_recipe(tmp_path / "clip.mp4").models
+    assert made["model"]["source"] == "shapes"
+    assert len(video.read(tmp_path / "clip.mp4")) == 2
 
 
 def test_constraints_pin_every_requirement_exactly() -> None:
