@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from editors.text2video_zero import (
     DIAGONAL,
@@ -20,6 +21,7 @@ from videogen.path import Path
 from videogen.pipeline import Pipeline
 from videogen.prediction import Prediction
 from videogen.sampling import SAMPLERS, ddim
+from videogen.shapes import foreground
 from videogen.times import Times
 
 STEPS = {"num_inference_steps": 6, "t0": 3, "t1": 4}
@@ -33,9 +35,32 @@ def models(tmp_path_factory):
 
 
 def test_equal_to_diffusers_with_the_same_latents_and_draws(models):
+    made, expected = side_by_side(*models)
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-4)
+    assert (made[1] - made[0]).abs().max() > 0.1  # the motion is large enough to be seen
+
+
+def test_a_personalised_base_is_its_own_and_equal_to_diffusers_too(models, tmp_path):
+    """Weights that a LoRA file has changed; keys and values, of which frame 0's serve all frames, among them."""
+    theirs, ours = folders.stable_diffusion(tmp_path / "sd"), Pipeline.from_pretrained(tmp_path / "sd")
+    weights, draw = ours.parts.unet.state_dict(), torch.Generator().manual_seed(0)
+    changes = {}
+    for layer in ("attn1.to_k", "attn1.to_v", "attn2.to_q"):
+        name = f"down_blocks.0.attentions.0.transformer_blocks.0.{layer}"
+        out, in_ = weights[f"{name}.weight"].shape
+        changes[f"unet.{name}.lora_A.weight"] = torch.randn(2, in_, generator=draw)
+        changes[f"unet.{name}.lora_B.weight"] = torch.randn(out, 2, generator=draw)
+    save_file(changes, tmp_path / "style.safetensors")
+    theirs.load_lora_weights(tmp_path / "style.safetensors")
+    made, expected = side_by_side(theirs, ours.load_lora(tmp_path / "style.safetensors"))
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-4)
+    assert (made - side_by_side(*models)[0]).abs().max() > 1e-2
+
+
+def side_by_side(theirs, ours):
+    """Our frames and those of diffusers' pipeline, `f 3 H W`, with the same latents and draws."""
     from diffusers import TextToVideoZeroPipeline
 
-    theirs, ours = models
     parts = {name: part for name, part in theirs.components.items() if name != "image_encoder"}
     theirs = TextToVideoZeroPipeline(**parts, requires_safety_checker=False)
     theirs.set_progress_bar_config(disable=True)
@@ -49,8 +74,7 @@ def test_equal_to_diffusers_with_the_same_latents_and_draws(models):
         ours, "a b", num_frames=4, latents=latents[None], generator=torch.Generator().manual_seed(5), negative_prompt="c",
         flow=translation(100, -70), early=True, chunk=3, **size,
     )  # fmt: skip
-    torch.testing.assert_close(made.frames, torch.from_numpy(expected).permute(0, 3, 1, 2), rtol=0, atol=1e-4)
-    assert (made.frames[1] - made.frames[0]).abs().max() > 0.1  # the motion is large enough to be seen
+    return made.frames, torch.from_numpy(expected).permute(0, 3, 1, 2)
 
 
 @pytest.mark.parametrize("size", [(48, 48), (64, 96), (16, 128), (600, 8)])
@@ -175,6 +199,33 @@ def test_smoothing_changes_the_clip_and_returns_the_dilated_mask(models):
     torch.testing.assert_close(smooth.frames[0], plain.frames[0], rtol=0, atol=1e-5)  # frame 0 is its own background
     with pytest.raises(InputError, match="f 1 H W"):
         dilated(torch.zeros(3, 8, 8), (8, 8))
+
+
+def test_smoothing_by_the_shapes_worlds_foreground_steadies_the_background():
+    """On the model of that world: what no frame shows an object at changes less from frame to frame."""
+    pipe, seen = Pipeline.from_pretrained("shapes", motion="none"), []
+    options = {
+        "num_frames": 3,
+        "num_inference_steps": 10,
+        "t0": 4,
+        "t1": 5,
+        "guidance_scale": 4.0,
+        "flow": translation(-32, 0),
+    }
+
+    def find(frames):
+        seen.append(frames)
+        return foreground(frames)
+
+    def unrest(frames):
+        return (frames - frames[:1]).abs()[:, background.expand_as(frames[0])].mean()
+
+    plain = text2video_zero(pipe, "a red circle on a black background", **options)
+    smooth = text2video_zero(pipe, "a red circle on a black background", smoothing=Smoothing(find), **options)
+    assert torch.equal(seen[0], plain.frames)
+    background = smooth.mask.amax(0) == 0
+    assert background.any()
+    assert unrest(smooth.frames) < unrest(plain.frames)
 
 
 @pytest.mark.parametrize(
