@@ -123,6 +123,11 @@ class Joint(Diffusion):
         """The pictures too."""
         return super().origin() | ({} if self.stills is None else {"stills": self.stills.origin})
 
+    @property
+    def feeds(self) -> Sequence[Feed]:
+        """Clips, and pictures where there are any."""
+        return (self.feed,) if self.stills is None else (self.feed, self.stills)
+
     def batches(self, draws: Iterator[Draw]) -> Iterator[Batch]:
         """Clips with the pictures behind them."""
         if self.stills is None:

@@ -389,6 +389,24 @@ def test_a_disk_that_fills_up_in_the_export_is_one_line_and_the_run_stays(worlds
         signal.signal(signal.SIGXFSZ, before)
 
 
+@pytest.mark.filterwarnings("ignore:.*broken")
+@pytest.mark.parametrize("recipe", ["lora", "joint"])
+def test_broken_clips_are_counted_in_the_log(recipe: str, worlds: Worlds, tmp_path: Path) -> None:
+    folder = shutil.copytree(worlds[1], tmp_path / "films")
+    (folder / "1.mp4").write_bytes(b"")
+    given: dict[str, Any] = {"rank": 2}
+    if recipe == "joint":  # each still of a film is read as often as its clip
+        given = MODULES | {"stills": training_world.data(folder, frames=1, broken=1.0)}
+    loop, out = looped(recipe, (worlds[0], folder), tmp_path, {"broken": 1.0}, **given)
+    loop.recipe.judge = dict  # type: ignore[method-assign]  # it reads clips too
+    loop.run()
+    lines = [json.loads(line) for line in (out / "run" / "log.jsonl").read_text().splitlines()]
+    told = [value for line in lines for name, value in line.items() if name.endswith(".broken")]
+    assert loop.step == 3  # two clips a step: each of the three twice
+    assert loop.recipe.broken == pytest.approx(1 / 3)  # type: ignore[attr-defined]
+    assert len(told) == sum("rate" in line for line in lines) > 0
+
+
 def test_other_clips_or_weights_under_the_same_names_are_another_run(worlds: Worlds, tmp_path: Path) -> None:
     model, films = (shutil.copytree(world, tmp_path / world.name) for world in worlds)
 

@@ -160,9 +160,28 @@ class Diffusion:
         return denoising.Batch(fed.keys, fed.latents, noise.to(device), times, fed.told, fed.counts, alone)
 
     def losses(self, batch: denoising.Batch) -> Iterator[tuple[str, Thunk]]:
-        """The weighted mean square error. A batch of pictures trains the image layers alone, the motion modules left out."""
+        """The weighted mean square error. A batch of pictures trains the image layers alone, the motion modules left out.
+
+        Beside it the log has `broken`, the share of the clips since this part of the run began that could not be read.
+        """
         pictures = batch.alone and self.pipe.motion is not None
-        yield "image" if pictures else "+".join(self.groups), lambda: {"loss": self.error(batch)}
+
+        def thunk() -> dict[str, Tensor]:
+            loss = self.error(batch)
+            return {"loss": loss, "broken": loss.new_tensor(self.broken)}
+
+        yield "image" if pictures else "+".join(self.groups), thunk
+
+    @property
+    def feeds(self) -> Sequence[Feed]:
+        """All that batches are read from."""
+        return (self.feed,)
+
+    @property
+    def broken(self) -> float:
+        """The share of the clips read by this process that were broken."""
+        tallies = [feed.tally for feed in self.feeds]
+        return sum(tally.broken for tally in tallies) / max(1, sum(tally.seen for tally in tallies))
 
     def error(self, batch: denoising.Batch) -> Tensor:
         """The loss of a batch; a scalar."""

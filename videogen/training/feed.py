@@ -14,6 +14,7 @@ from videogen.data.cached import CachedClips, LatentBatch
 from videogen.data.clips import Batch, Clips
 from videogen.data.encoders import PartEncoders
 from videogen.data.settings import Data
+from videogen.data.tally import Tally
 from videogen.models.sizes import count, size_condition
 from videogen.models.unet import UNetConfig
 from videogen.training.recipe import Draw
@@ -45,16 +46,23 @@ class Feed:
         return self.source.data
 
     @property
+    def _clips(self) -> Clips:
+        return self.source if isinstance(self.source, Clips) else self.source.clips
+
+    @property
     def rows(self) -> int:
         """How many clips there are."""
-        clips = self.source if isinstance(self.source, Clips) else self.source.clips
-        return sum(len(listing.rows) for listing in clips.listings)
+        return sum(len(listing.rows) for listing in self._clips.listings)
 
     @property
     def origin(self) -> str:
         """How many clips there are, and a digest of their names, places and captions."""
-        clips = self.source if isinstance(self.source, Clips) else self.source.clips
-        return f"{self.rows} rows, {' '.join(listing.rows.digest() for listing in clips.listings)}"
+        return f"{self.rows} rows, {' '.join(listing.rows.digest() for listing in self._clips.listings)}"
+
+    @property
+    def tally(self) -> Tally:
+        """How many clips were read, and how many of them were broken."""
+        return self._clips.tally
 
     def batches(self, draws: Iterator[Draw]) -> Iterator[tuple[Draw, Fed]]:
         """Each draw with its batch. Pulling is lazy; files are read ahead as long as the steps follow each other."""
