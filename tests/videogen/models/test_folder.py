@@ -1,5 +1,6 @@
 """Parts of model folders as other programs saved them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from tests import folders
 from videogen.errors import InputError
 from videogen.models import folder
+from videogen.pipeline import Pipeline
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -62,3 +64,54 @@ def test_the_first_tensor_that_does_not_fit_is_named(saved: tuple[Path, torch.nn
         save_file(change, path / WEIGHTS)
         with pytest.raises(InputError, match=says):
             folder.load_vae(path, torch.float32)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache of hub models, and a network that must not be asked."""
+    asked: list[object] = []
+
+    def refuse(*address: object, **_: object) -> None:
+        asked.append(address)
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    yield tmp_path
+    assert not asked
+
+
+def cached(cache: Path, name: str, revision: str, commit: str) -> Path:
+    """A model folder where the hub's own client puts one."""
+    place = cache / f"models--{name.replace('/', '--')}"
+    (place / "refs").mkdir(parents=True, exist_ok=True)
+    (place / "refs" / revision).write_text(commit)
+    (place / "snapshots").mkdir(exist_ok=True)
+    folders.stable_diffusion(place / "snapshots" / commit)
+    return place / "snapshots" / commit
+
+
+def test_a_hub_id_is_found_in_the_ordinary_cache(cache: Path) -> None:
+    """The tests run with HF_HUB_OFFLINE=1, which is honoured: nothing is asked for."""
+    main, old = cached(cache, "owner/name", "main", "0123"), cached(cache, "owner/name", "v1", "4567")
+    assert folder.find("owner/name") == main
+    assert folder.find("owner/name", revision="v1") == old
+    assert Pipeline.from_pretrained("owner/name").parts.line == folder.load_folder(main, torch.float32).line
+    with pytest.raises(InputError, match="neither a folder here nor a model in the cache"):
+        folder.find("owner/another")
+
+
+def test_a_folder_of_the_same_name_comes_before_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached(cache, "owner/name", "main", "0123")
+    (cache / "owner" / "name").mkdir(parents=True)
+    monkeypatch.chdir(cache)
+    assert folder.find("owner/name") == Path("owner/name")
+
+
+def test_without_the_network_only_the_cache_is_looked_at(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`local_files_only` where the environment does not say offline."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    main = cached(cache, "owner/name", "main", "0123")
+    assert folder.find("owner/name", local_files_only=True) == main
+    with pytest.raises(InputError, match="neither a folder here nor a model in the cache"):
+        folder.find("owner/another", local_files_only=True)
