@@ -395,10 +395,11 @@ def test_broken_clips_are_counted_in_the_log(recipe: str, worlds: Worlds, tmp_pa
     folder = shutil.copytree(worlds[1], tmp_path / "films")
     (folder / "1.mp4").write_bytes(b"")
     given: dict[str, Any] = {"rank": 2}
-    if recipe == "joint":  # each still of a film is read as often as its clip
-        given = MODULES | {"stills": training_world.data(folder, frames=1, broken=1.0)}
+    if recipe == "joint":  # of stills as many as of clips
+        stills = training_world.data(folder, frames=1, broken=1.0)
+        given = {"modules": {"heads": 2, "norm_scope": "clip"}, "stills": stills}
     loop, out = looped(recipe, (worlds[0], folder), tmp_path, {"broken": 1.0}, **given)
-    loop.recipe.judge = dict  # type: ignore[method-assign]  # it reads clips too
+    loop.recipe.judge = dict  # type: ignore[method-assign]  # which reads clips too
     loop.run()
     lines = [json.loads(line) for line in (out / "run" / "log.jsonl").read_text().splitlines()]
     told = [value for line in lines for name, value in line.items() if name.endswith(".broken")]
