@@ -1,8 +1,8 @@
 """Tune-A-Video's layers (Wu et al. 2023, section 3.2): an image UNet that is tuned on one clip.
 
 `add_temporal` installs a temporal self-attention at the end of every transformer block, as the identity: its projection back is zero, bias
-included (in the released code the bias keeps a random start; files that have one load as they are). There are no positions, so a clip that
-stands still stays still. Self-attention over the first and the previous frame is no layer but a control, `frame_choice.SPARSE_CAUSAL`,
+included (in the released code the bias keeps a random start: `bias="random"`; files that have one load as they are). There are no positions,
+so a clip that stands still stays still. Self-attention over the first and the previous frame is no layer but a control, `frame_choice.SPARSE_CAUSAL`,
 given with every call. Group norms of the residual blocks run over the clip, as in the released code.
 
 Names in state dicts are `...transformer_blocks.0.temporal.attn` and `.norm`; `authors_name` gives the authors' (`attn_temp`, `norm_temp`).
@@ -11,6 +11,7 @@ Names in state dicts are `...transformer_blocks.0.temporal.attn` and `.norm`; `a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,9 @@ from videogen.models.unet import UNet
 TRAINABLE = ("attn1.to_q", "attn2.to_q", "attn_temp")
 """What the authors tune, by the end of a module's name: queries of self- and text attention, and the temporal attention without its norm."""
 
+Bias = Literal["zero", "random"]
+"""How the bias of a new layer's projection back begins: as the identity wants it, or as the released code leaves it."""
+
 NAMES = {".temporal.attn.": ".attn_temp.", ".temporal.norm.": ".norm_temp."}
 """Our names of the temporal layers and Tune-A-Video's."""
 
@@ -35,14 +39,15 @@ class TemporalAttention(nn.Module):
 
     dial = "motion"
 
-    def __init__(self, width: int, heads: int, site: Site) -> None:
+    def __init__(self, width: int, heads: int, site: Site, bias: Bias = "zero") -> None:
         super().__init__()
         self.site = site
         self.start, self.end = site.ends()
         self.norm = nn.LayerNorm(width)
         self.attn = Attention(width, heads)
-        for value in self.attn.to_out[0].parameters():
-            nn.init.zeros_(value)
+        for name, value in self.attn.to_out[0].named_parameters():
+            if name == "weight" or bias == "zero":
+                nn.init.zeros_(value)
 
     def forward(self, h: Tensor, p: Pass) -> Tensor:
         """h `(b f) n c` -> the same shape."""
@@ -63,8 +68,9 @@ def blocks(unet: nn.Module) -> list[TransformerBlock]:
     return [module for module in unet.modules() if isinstance(module, TransformerBlock)]
 
 
-def add_temporal(unet: UNet, norm_scope: Scope = "clip") -> UNet:
-    """Install temporal attention into every transformer block, as the identity (for one frame and, with `frame` scope, for any clip).
+def add_temporal(unet: UNet, norm_scope: Scope = "clip", bias: Bias = "zero") -> UNet:
+    """Install temporal attention into every transformer block, as the identity (for one frame and, with `frame` scope, for any clip); with a
+    random `bias` each layer begins as that offset.
 
     Raises InputError where temporal layers or motion modules are already there.
     """
@@ -73,7 +79,7 @@ def add_temporal(unet: UNet, norm_scope: Scope = "clip") -> UNet:
     for block in blocks(unet):
         at = block.site_self
         site = Site(at.net, at.place.removesuffix("attn1") + "temporal", "temporal", at.part, at.level)
-        layer = TemporalAttention(block.norm1.weight.shape[0], block.attn1.heads, site)
+        layer = TemporalAttention(block.norm1.weight.shape[0], block.attn1.heads, site, bias)
         like = block.norm1.weight
         # Built on the meta device it waits for a checkpoint's tensors, which bring device and dtype along.
         block.temporal = layer if layer.norm.weight.is_meta else layer.to(like.device, like.dtype)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from motion_modules.animatediff import remove_motion
-from motion_modules.tune_a_video import add_temporal, our_name, temporal_parameters, tuned_state
+from motion_modules.tune_a_video import Bias, add_temporal, our_name, temporal_parameters, tuned_state
 from videogen.errors import InputError
 from videogen.frame_choice import SPARSE_CAUSAL
 from videogen.models.folder import Parts, describing, load_vae, read_json, write_json
@@ -132,6 +132,8 @@ def write_layout(
     write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
 
 
-def animated(parts: Parts) -> Parts:
+def animated(parts: Parts, bias: Bias = "zero") -> Parts:
     """Parts with a copy of their image UNet to which temporal layers are added; what is given stays as it is."""
-    return dataclasses.replace(parts, unet=add_temporal(remove_motion(copy.deepcopy(parts.unet))), motion=None)
+    return dataclasses.replace(
+        parts, unet=add_temporal(remove_motion(copy.deepcopy(parts.unet)), bias=bias), motion=None
+    )

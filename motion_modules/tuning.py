@@ -16,7 +16,7 @@ from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
 
-from motion_modules.tune_a_video import TRAINABLE, trainable
+from motion_modules.tune_a_video import TRAINABLE, Bias, trainable
 from motion_modules.tune_a_video_folder import animated, pipeline, write_parts
 from videogen.conditioning import Conditioning
 from videogen.errors import InputError
@@ -56,6 +56,7 @@ class Settings(How):
 
     pretrained_model_path: str
     train_data: TrainData
+    temporal_bias: Bias = "zero"  # "random" is the released code's start, a small offset of every channel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +161,7 @@ def subject(settings: Settings, device: torch.device) -> Subject:
     """The model and the clip that settings name. Raises InputError where the size does not suit the model."""
     data = settings.train_data
     clip = read_clip(data)
-    pipe = pipeline(animated(load_folder(find(settings.pretrained_model_path)))).to(device)
+    pipe = pipeline(animated(load_folder(find(settings.pretrained_model_path)), settings.temporal_bias)).to(device)
     factor = pipe.default_size[0] // pipe.parts.unet.config.sample_size
     if data.width % factor or data.height % factor:
         raise InputError(f"train_data: {data.width} x {data.height} pixels are not multiples of {factor}")

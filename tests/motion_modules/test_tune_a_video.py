@@ -49,6 +49,18 @@ def test_identity_at_install_and_taken_out_again(kind):
     assert remove_temporal(tuned(kind)).state_dict().keys() == image.state_dict().keys()
 
 
+def test_a_random_bias_is_all_that_a_new_layer_adds():
+    """The released code's start: the projection back is zero, and its bias is not."""
+    x, plain = nets.clip(1, F, dtype=DOUBLE), nets.tiny_unet(dtype=DOUBLE)
+    unet = tuned(awake=False, norm_scope="frame", bias="random")
+    ends = {name: value for name, value in temporal_parameters(unet).items() if ".to_out.0." in name}
+    assert all(bool((value == 0).all()) == name.endswith("weight") for name, value in ends.items())
+    assert (predict(unet, x) - predict(plain, x)).abs().max() > 1e-3
+    for value in ends.values():
+        torch.nn.init.zeros_(value)
+    torch.testing.assert_close(predict(unet, x), predict(plain, x))
+
+
 def test_a_clip_that_stands_still_stays_still():
     x = nets.clip(1, 1, dtype=DOUBLE).expand(-1, F, -1, -1, -1)
     out = predict(tuned(), x)

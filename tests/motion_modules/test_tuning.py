@@ -71,6 +71,15 @@ def test_exactly_the_declared_tensors_change_and_the_export_is_the_tuned_model(w
     assert all(torch.equal(saved[name], value) for name, value in after.items())
 
 
+@pytest.mark.parametrize(("said", "zero"), [({}, True), ({"temporal_bias": "random"}, False)])
+def test_the_bias_of_new_layers_begins_as_the_settings_say(world: Path, said: dict[str, str], zero: bool) -> None:
+    recipe = offer().build(Settings.model_validate(settings(world, **said)))
+    recipe.prepare(torch.device("cpu"))
+    biases = [value for name, value in recipe.root.named_parameters() if name.endswith("temporal.attn.to_out.0.bias")]
+    assert biases
+    assert all(bool((value == 0).all()) == zero for value in biases)
+
+
 def test_an_interrupted_run_that_is_resumed_is_the_same_run(world: Path, tmp_path: Path) -> None:
     def weights(out: Path) -> dict[str, torch.Tensor]:
         from safetensors.torch import load_file
