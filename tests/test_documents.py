@@ -2,6 +2,7 @@
 
 import functools
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -25,8 +26,8 @@ def test_every_link_and_picture_is_there(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_test_that_is_named_is_there(document: Path) -> None:
-    named = re.findall(r"`((?:tests|benchmarks|configs|scripts)/[\w/.]+)", document.read_text(encoding="utf-8"))
-    missing = [path for path in named if not (ROOT / path).exists()]
+    named = re.findall(r"(?<![\w/])(?:tests|benchmarks|configs|scripts)/[\w/.]+", document.read_text(encoding="utf-8"))
+    missing = [path for path in named if not (ROOT / path.rstrip(".")).exists()]
     assert not missing
 
 
@@ -42,6 +43,29 @@ def test_the_table_of_systems_has_44_rows_with_a_status_each() -> None:
         status, evidence = row[3], row[4]
         assert re.match(r"(works|begun|not started)\b", status), row
         assert evidence or not status.startswith("works"), f"{row[1]} works, and nothing shows it"
+
+
+def test_what_shows_a_row_can_be_run_and_selects_something() -> None:
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    rows = [line for line in (ROOT / "docs" / "systems.md").read_text(encoding="utf-8").splitlines() if "`" in line]
+    proofs = [proof for line in rows if line.startswith("|") for proof in re.findall(r"`([^`]+)`", line.split("|")[-2])]
+    assert len(proofs) > 10
+    for proof in proofs:
+        program, *words = shlex.split(proof)
+        if program == "make":
+            assert set(words) <= set(targets), proof
+            continue
+        assert program == "pytest", proof
+        places = [ROOT / word for word in words if word.startswith("tests/")]
+        files = [file for place in places for file in ([place] if place.is_file() else place.rglob("test_*.py"))]
+        assert files, proof
+        texts = [f"{file.name} {file.read_text(encoding='utf-8')}" for file in files]
+        for word in words[words.index("-k") + 1].split(" or ") if "-k" in words else ():
+            # of a file's name, of a test's, or the name of a case
+            assert any(re.search(rf'^test_\w*{word}|def test_\w*{word}|"{word}"', text) for text in texts), (
+                proof,
+                word,
+            )
 
 
 COMMAND = re.compile(r"(?:^    |`)videogen (\w+)((?:[^\n`\\]|\\\n)*)", re.MULTILINE)
