@@ -82,16 +82,33 @@ def write(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
                     os.fsync(written.fileno())
             _remove(target)
     except (OSError, SafetensorError) as problem:
-        there = complete(folder)
-        stays = (
-            f"{there[-1]} is whole; make room and go on with --resume latest" if there else "none was written before"
-        )
-        raise InputError(f"the checkpoint {target} could not be written ({reason(problem)}); {stays}") from problem
+        raise InputError(
+            f"the checkpoint {target} could not be written ({reason(problem)}); {_left(folder)}"
+        ) from problem
     numbered = {int(path.name.partition("-")[2]): path for path in complete(folder)}
     kept = sorted(number for number in numbered if number <= step)[-keep:]
     for old in numbered.keys() - set(kept):
         _remove(numbered[old])
     return target
+
+
+@contextlib.contextmanager
+def cut_short(folder: Path) -> Iterator[None]:
+    """Within, what the system refuses to a run in `folder` (a full disk, above all) is one line that says from where it can go on."""
+    try:
+        yield
+    except OSError as problem:
+        raise InputError(f"{problem.filename or folder}: {reason(problem)}; {_left(folder)}") from problem
+
+
+def _left(folder: Path) -> str:
+    """What a run in `folder` that broke off can go on from."""
+    there = complete(folder)
+    return (
+        f"{there[-1]} is whole; make room and go on with --resume latest"
+        if there
+        else "no checkpoint was written before"
+    )
 
 
 def _remove(checkpoint: Path) -> None:

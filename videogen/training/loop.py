@@ -96,11 +96,12 @@ class Loop:
         with checkpoints.claimed(out) if self._main else contextlib.nullcontext():
             self._begin(resume)
             self.accelerator.wait_for_everyone()
-            with heard(self._end), self._journal() as self.journal:
-                self._train()
-                last = self._save()
-            if self._done and self.config.export:
-                self._export(self.config.export)
+            with checkpoints.cut_short(out):
+                with heard(self._end), self._journal() as self.journal:
+                    self._train()
+                    last = self._save()
+                if self._done and self.config.export:
+                    self._export(self.config.export)
             self.accelerator.wait_for_everyone()
         return last
 

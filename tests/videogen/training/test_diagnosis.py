@@ -1,7 +1,9 @@
 """What a run says when it must stop (a bad number and where it came from, a folder in use, a full disk), and what it tells on the way."""
 
+import errno
 import json
 import math
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -120,6 +122,22 @@ def test_a_full_disk_costs_the_new_checkpoint_only(tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, before)
     assert [path.name for path in tmp_path.iterdir()] == [first.name]
     assert torch.equal(checkpoints.read(first).weights["a"], small)
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_a_full_disk_anywhere_else_is_one_line_that_says_how_to_go_on(config: Path, tmp_path: Path, step: int) -> None:
+    class Full(Toy):
+        def validate(self, folder: Path) -> dict[str, float]:
+            if folder.name == f"validation-{step}":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().validate(folder)
+
+    offers, overrides = {"toy": lambda: Offer(ToySettings, Full)}, ["every.validate=2", "every.checkpoint=3"]
+    stays = (
+        "no checkpoint was written before" if step == 2 else "checkpoint-3 is whole; make room and go on with --resume"
+    )
+    with pytest.raises(InputError, match=f"run: No space left on device; .*{stays}"):
+        train(config, overrides, offers=offers)
 
 
 def test_validation_is_whole_and_made_with_the_averaged_weights(config: Path, tmp_path: Path) -> None:
