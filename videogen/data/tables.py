@@ -42,13 +42,16 @@ def read_csv(path: Path, needed: Sequence[str]) -> tuple[list[str], Iterator[Lin
 
 def _rows(reader: Any, header: list[str]) -> Iterator[Line | Rejected]:
     while True:
-        place = f"line {reader.line_num + 1}"
+        first = reader.line_num + 1
+        place = f"line {first}"
         try:
             fields = next(reader)
         except StopIteration:
             return
         except csv.Error as problem:
-            yield Rejected(place, f"no CSV: {problem}")
+            # a quote that nothing closes takes the lines that follow with it, and each of them is a row that is lost
+            for number in range(first, reader.line_num + 1):
+                yield Rejected(f"line {number}", f"no CSV: {problem}" + f", from {place} on" * (number > first))
             continue
         if not fields:
             continue

@@ -284,3 +284,19 @@ def test_sides() -> None:
 def test_a_wrong_configuration_names_its_key(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         validate(Data, {"sources": [{"layout": "pairs", "folder": "x"}]} | values)
+
+
+def test_every_line_that_an_open_quote_takes_with_it_is_told(tmp_path: Path) -> None:
+    touch(*(tmp_path / f"{i}.mp4" for i in range(9)))
+    (tmp_path / "t.csv").write_text(
+        'videoid,name\n0,first\n1,"open\n2,lost\n3,lost\n4,"closed, too late"\n5,last\n6,"never\n7,lost\n'
+    )
+    found = source(layout="webvid", csv=tmp_path / "t.csv", videos=tmp_path)
+    assert [row.key for row in found.rows] == ["0", "5"]
+    assert list(told(found)) == [f"line {number}" for number in (3, 4, 5, 6, 8, 9)]
+    assert [reason.partition(", ")[2] for reason in told(found).values()] == [
+        "",
+        *["from line 3 on"] * 3,
+        "",
+        "from line 8 on",
+    ]
