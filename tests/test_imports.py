@@ -224,6 +224,21 @@ def test_everything_imports_where_torchvision_is_broken(tmp_path: Path) -> None:
     assert python(IMPORT_ALL, tmp_path).strip() == "imported"
 
 
+def test_training_on_the_world_needs_no_video_library() -> None:
+    """Clips are drawn, and the loop and the recipes of the miniature are imported, where no library can open a video."""
+    recipes = [f"videogen.training.{name}" for name in ("autoencoder", "text_image", "image", "words")]
+    code = f"""
+import importlib, sys
+sys.modules.update(dict.fromkeys(("av", "decord", "imageio", "cv2"), None))
+for name in ("videogen.cli.train", "videogen.training.loop", "motion_modules.training", *{recipes}):
+    importlib.import_module(name)
+import torch
+from videogen.shapes import render, sample
+print(tuple(render(sample(2, generator=torch.Generator()), frames=4).frames.shape))
+"""
+    assert python(code).strip() == "(2, 4, 3, 128, 128)"
+
+
 def test_importing_videogen_pulls_in_no_heavy_library() -> None:
     heavy = {"accelerate", "av", "decord", "diffusers", "imageio", "matplotlib", "peft", "PIL", "pydantic"}
     heavy |= {"torchvision", "transformers", "typer", "xformers", "yaml"}

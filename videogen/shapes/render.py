@@ -42,10 +42,10 @@ def render(
         InputError: for a frame that the clip does not have, or an empty picture.
     """
     device = scenes.centre.device
-    chosen = torch.arange(frames) if only is None else torch.as_tensor(only)
+    chosen = torch.arange(frames, device=device) if only is None else torch.as_tensor(only, device=device)
     if size < 1 or bool(((chosen < 0) | (chosen >= frames)).any()):
         raise InputError(f"cannot draw the frames asked for: the clip has frames 0 to {frames - 1}, of {size} pixels")
-    times = moments(frames, device)[chosen.to(device)].expand(len(scenes), -1)
+    times = moments(frames, device)[chosen].expand(len(scenes), -1)
     pictures = torch.empty(len(scenes), times.shape[1], 3, size, size, device=device)
     flat, pose = pictures.flatten(0, 1), flatten_poses(poses(scenes, times))
     owner = torch.arange(len(scenes), device=device).repeat_interleave(times.shape[1])

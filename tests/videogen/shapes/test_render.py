@@ -32,6 +32,18 @@ def test_a_scene_looks_the_same_alone_and_in_a_batch():
         assert torch.allclose(render(scenes[index], only=[0, 9]).frames[0], clips[index], atol=1e-6)
 
 
+def test_scenes_are_drawn_on_their_own_device_whatever_the_default():
+    """Nothing of a picture or its truth is made where the process happens to make tensors, here on a device without memory."""
+    scenes = draw(12, cameras=world.CAMERAS)
+    truths = ("frames", "masks", "boxes", "depth", "sketch", "edges", "flow", "palette")
+    here = render(scenes, frames=3)
+    with torch.device("meta"):
+        elsewhere = render(scenes, frames=3)
+        found = {name: getattr(elsewhere, name) for name in truths}
+    for name in truths:
+        assert torch.equal(found[name], getattr(here, name)), name
+
+
 @pytest.mark.parametrize("size", [64, 128, 192])
 def test_masks_have_the_shapes_areas_at_every_size(size):
     scenes = draw(40)
