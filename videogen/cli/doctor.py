@@ -42,13 +42,13 @@ NEEDED = {
 }
 # what it can use: distribution -> (module, what it is for)
 OPTIONAL = {
-    "xformers": ("xformers.ops", "another attention kernel; videogen[xformers]"),
+    "xformers": ("xformers.ops", "an attention kernel, not used yet; videogen[xformers]"),
     "decord": ("decord", "fast random access to video; videogen[decord]"),
     "peft": ("peft", "compared with in the tests; videogen[dev]"),
     "matplotlib": ("matplotlib", "plots; videogen[plots]"),
     "tensorboard": ("tensorboard", "training curves; videogen[tensorboard]"),
-    "gradio": ("gradio", "the page; videogen[page]"),
-    "ray": ("ray", "batches over machines; videogen[ray]"),
+    "gradio": ("gradio", "a page, not written yet; videogen[page]"),
+    "ray": ("ray", "batches over machines, not written yet; videogen[ray]"),
 }
 
 
