@@ -215,6 +215,9 @@ def _shards(index: Path) -> tuple[Path, ...]:
         files = tuple(index.parent / name for name in names)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{index} is no index of weight files (it has no weight_map)") from None
+    stray = next((name for name in names if Path(name).name != name or "\\" in name), None)
+    if stray is not None:  # nobody named that file
+        raise InputError(f"{index} names {stray}, which is no file beside it; get the model again")
     missing = next((file for file in files if not file.is_file()), None)
     if missing:
         raise InputError(f"{index} names {missing.name}, which is not there; get the missing file")

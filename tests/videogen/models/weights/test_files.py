@@ -191,6 +191,18 @@ def test_missing_things_are_named(tmp_path, state):
         read(tmp_path)
 
 
+def test_an_index_reads_no_file_of_another_folder(tmp_path, state):
+    """A model folder of others may name what it likes; the files are there, and they are sound."""
+    (tmp_path / "model").mkdir()
+    for place in (tmp_path, tmp_path / "model"):
+        write(place / "other.safetensors", state)
+    for name in ("../other.safetensors", str(tmp_path / "other.safetensors"), "..\\other.safetensors"):
+        index = {"weight_map": {"a": "other.safetensors", "b": name}}
+        (tmp_path / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
+        with pytest.raises(InputError, match="is no file beside it"):
+            read(tmp_path / "model" / "model.safetensors.index.json")
+
+
 def test_folders_shards_and_variants(tmp_path, state):
     names = list(state)
     index = {"weight_map": {name: f"part{i % 2}.safetensors" for i, name in enumerate(names)}}
