@@ -408,6 +408,23 @@ def test_broken_clips_are_counted_in_the_log(recipe: str, worlds: Worlds, tmp_pa
     assert len(told) == sum("rate" in line for line in lines) > 0
 
 
+def test_a_new_run_leaves_what_another_has_exported(worlds: Worlds, tmp_path: Path) -> None:
+    def run(steps: int, out: str, resume: str | None = None) -> None:
+        values = training_world.run("lora", worlds[0], training_world.data(worlds[1]), tmp_path, rank=2)
+        values |= {"out": tmp_path / out, "budget": {"steps": steps}, "accept": ["budget"]}
+        offer = recipes()["lora"]()
+        config = RunConfig[offer.settings].model_validate(values)  # type: ignore[name-defined]
+        Loop(config, offer.build(config)).run(resume)
+
+    run(2, "one")
+    made = {path.name: path.read_bytes() for path in (tmp_path / "export").iterdir()}
+    with pytest.raises(InputError, match="export holds what an earlier training made"):
+        run(2, "two")
+    assert made == {path.name: path.read_bytes() for path in (tmp_path / "export").iterdir()}
+    run(3, "one", "latest")
+    assert made != {path.name: path.read_bytes() for path in (tmp_path / "export").iterdir()}
+
+
 def test_other_clips_or_weights_under_the_same_names_are_another_run(worlds: Worlds, tmp_path: Path) -> None:
     model, films = (shutil.copytree(world, tmp_path / world.name) for world in worlds)
 

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from videogen import __version__
-from videogen.training.config import RunConfig
+from videogen.training.config import CARD, RunConfig
 
 KEY = "videogen.training"
 """Under which a safetensors header holds the run: `{"config": ..., "versions": ...}` in JSON."""
@@ -62,4 +62,4 @@ Weights are the run's moving average where it kept one.
 {yaml.safe_dump(_shown(run), sort_keys=False, allow_unicode=True).strip()}
 ```
 """
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    (folder / CARD).write_text(text, encoding="utf-8")

@@ -81,6 +81,9 @@ def _several(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+CARD = "README.md"
+"""Lies beside what the recipes on users' data export."""
+
 Settings = TypeVar("Settings", bound=Strict)
 
 
@@ -270,6 +273,14 @@ def check_folders(config: RunConfig[Any]) -> None:
         there = next((path for path in (folder, *folder.parents) if path.exists()), None) if folder else None
         if there is not None and not there.is_dir():
             raise InputError(f"{key}: {there} is a file; give a folder")
+
+
+def check_export(config: RunConfig[Any]) -> None:
+    """Raise InputError where a new run would put what it makes in the place of what another has made, which its card tells."""
+    if config.export and (config.export / CARD).exists():
+        raise InputError(
+            f"export: {config.export} holds what an earlier training made; give another export=FOLDER, or move it away"
+        )
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -22,10 +22,10 @@ from videogen.files import replacing
 from videogen.training import checkpoints, shards
 from videogen.training.average import Average
 from videogen.training.blocks import compile_blocks, recompute_blocks
-from videogen.training.config import RunConfig, accepted, check_folders, same_origin
+from videogen.training.config import RunConfig, accepted, check_export, check_folders, same_origin
 from videogen.training.diagnosis import first_bad, keys_of, size_of
 from videogen.training.optimizers import optimizers_of, set_rate
-from videogen.training.processes import accelerator_of, all_of, wrap
+from videogen.training.processes import accelerator_of, all_keys, all_of, mean_of, wrap
 from videogen.training.progress import Journal, Pace
 from videogen.training.recipe import Draw, Founded, Recipe, Shown, Thunk
 from videogen.training.schedules import rate
@@ -109,6 +109,8 @@ class Loop:
         out = self.config.out
         if resume:
             self._restore(checkpoints.find(out, resume))
+        elif self._main:
+            check_export(self.config)
         if (
             self._main
             and checkpoints.complete(out)
@@ -184,7 +186,7 @@ class Loop:
         self.pace.items += sum(size_of(batch) for batch in batches) * self.accelerator.num_processes
         every = self.config.every
         if self.step % every.log == 0 or self.step == 1:
-            self._tell(self._means(figures) | {"rate": share} | self.pace.figures(self.progress))
+            self._tell(mean_of(self.accelerator, figures) | {"rate": share} | self.pace.figures(self.progress))
         if every.judge and self.step % every.judge == 0 and not self._done:
             self._judge()
         if every.checkpoint and self.step % every.checkpoint == 0:
@@ -254,7 +256,10 @@ class Loop:
         first = first_bad(self.recipe.root, self.trained, lambda: self._diagnosed(thunks[part]))
         what = f"the {'gradient' if bad is None else 'loss'} of {group} is not finite at step {self.step}"
         told = [what, f"the first bad tensor is {first}" if first else "all tensors of the nets are finite"]
-        if keys := [key for batch in batches for key in keys_of(batch)]:
+        keys = [key for batch in batches for key in keys_of(batch)]
+        if not torch.isfinite(norm):  # every process is here
+            keys = all_keys(self.accelerator, keys)
+        if keys:
             told.append(f"the batch was {', '.join(keys)}")
         told.append(f"{self.saved} is untouched" if self.saved else "there is no checkpoint yet")
         line = "; ".join(told)
@@ -264,13 +269,6 @@ class Loop:
     def _diagnosed(self, thunk: Thunk) -> Any:
         """Once more, without the exchange between processes that DDP's forward may begin."""
         return self._forward(thunk) if self.config.shards else thunk()
-
-    def _means(self, figures: dict[str, Tensor]) -> dict[str, float]:
-        """Figures over all processes. Every process must ask."""
-        values = torch.stack([value.float() for value in figures.values()])
-        if self.accelerator.num_processes > 1:
-            values = self.accelerator.reduce(values, "mean")
-        return dict(zip(figures, values.tolist(), strict=True))
 
     @contextmanager
     def _journal(self) -> Iterator[Journal | None]:

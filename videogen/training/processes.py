@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections.abc import Mapping, Sequence
 
 import accelerate
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from videogen.errors import InputError
 from videogen.training.shards import shard
@@ -52,3 +53,16 @@ def all_of(accelerator: accelerate.Accelerator, mine: bool) -> bool:
         return mine
     yes = torch.tensor([float(mine)], device=accelerator.device)
     return bool(accelerator.reduce(yes, "sum") == accelerator.num_processes)
+
+
+def all_keys(accelerator: accelerate.Accelerator, mine: Sequence[str]) -> list[str]:
+    """The names of all processes, theirs in order. Every process must ask."""
+    return list(mine) if accelerator.num_processes == 1 else accelerate.utils.gather_object(list(mine))
+
+
+def mean_of(accelerator: accelerate.Accelerator, figures: Mapping[str, Tensor]) -> dict[str, float]:
+    """Figures over all processes. Every process must ask."""
+    values = torch.stack([value.float() for value in figures.values()])
+    if accelerator.num_processes > 1:
+        values = accelerator.reduce(values, "mean")
+    return dict(zip(figures, values.tolist(), strict=True))

@@ -5,13 +5,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 
 from tests.forked import CONTEXT, together
-from tests.toy import OFFERS
-from videogen.training import checkpoints, train
+from tests.toy import OFFERS, Toy, ToySettings
+from videogen.training import Offer, checkpoints, train
 
 ROOT = Path(__file__).parents[3]
 forks = pytest.mark.skipif(CONTEXT is None, reason="needs children that are forked")
@@ -77,6 +78,39 @@ def test_data_that_end_early_in_one_process_end_the_run_in_all(config: Path, tmp
     assert checkpoints.find(tmp_path / "one", "latest").name == "checkpoint-3"
     last = json.loads((tmp_path / "one" / "log.jsonl").read_text().splitlines()[-1])
     assert (last["step"], last["ended"]) == (3, "there are no more batches")
+
+
+class Named(NamedTuple):
+    rows: torch.Tensor
+    keys: tuple[str, ...]
+
+
+class Sick(Toy):
+    """Its second process has a loss that is no number at step 2."""
+
+    def batches(self, draws):  # type: ignore[no-untyped-def]
+        for draw in draws:
+            self.draw = draw
+            yield Named(next(super().batches(iter([draw]))), (f"clip-{draw.step}-{draw.rank}",))
+
+    def losses(self, batch):  # type: ignore[no-untyped-def]
+        for group, thunk in super().losses(batch.rows):
+            bad = float("nan") if (self.draw.step, self.draw.rank) == (2, 1) else 1.0
+            yield group, lambda thunk=thunk, bad=bad: {"loss": thunk()["loss"] * bad}
+
+
+def sick(config: Path) -> None:
+    train(config, offers={"toy": lambda: Offer(ToySettings, Sick)})
+
+
+@forks
+def test_a_number_that_goes_bad_in_one_process_stops_all_and_the_log_has_the_clips_of_all(
+    config: Path, tmp_path: Path
+) -> None:
+    assert together(2, sick, config) == [1, 1]
+    last = json.loads((tmp_path / "one" / "log.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == 2
+    assert "the batch was clip-2-0, clip-2-1;" in last["stopped"]
 
 
 @pytest.mark.slow
