@@ -25,7 +25,7 @@ from videogen.training.blocks import compile_blocks, recompute_blocks
 from videogen.training.config import RunConfig, accepted, check_export, check_folders, same_origin
 from videogen.training.diagnosis import first_bad, keys_of, size_of
 from videogen.training.optimizers import optimizers_of, set_rate
-from videogen.training.processes import accelerator_of, all_keys, all_of, mean_of, wrap
+from videogen.training.processes import accelerator_of, all_keys, all_of, mean_of, refuse_silent, wrap
 from videogen.training.progress import Journal, Pace
 from videogen.training.recipe import Draw, Founded, Recipe, Shown, Thunk
 from videogen.training.schedules import rate
@@ -221,6 +221,7 @@ class Loop:
         if self.step == 0:
             members = set(parameters)
             self._silent |= {name for name, p in self.trained.items() if p.grad is None and p in members}
+            refuse_silent(self.wrapped, self._silent)
         optimizers = [self.optimizers[title] for title in self.optimizers if title.rpartition(".")[0] in named]
         stepping = [one for one in optimizers if any(p.grad is not None for g in one.param_groups for p in g["params"])]
         for optimizer in stepping:

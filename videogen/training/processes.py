@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import accelerate
 import torch
@@ -45,6 +45,17 @@ def wrap(root: nn.Module, accelerator: accelerate.Accelerator, *, sharded: bool,
         return root
     accelerator.ddp_handler = accelerate.DistributedDataParallelKwargs(find_unused_parameters=several)
     return accelerator.prepare_model(root)
+
+
+def refuse_silent(wrapped: nn.Module, silent: Iterable[str]) -> None:
+    """Raise InputError where DDP waits for gradients of parameters that never get one, and would fail in the next step."""
+    if not (isinstance(wrapped, nn.parallel.DistributedDataParallel) and not wrapped.find_unused_parameters):
+        return
+    if names := sorted(silent):
+        raise InputError(
+            f"{len(names)} parameters that are to train never get a gradient, the first is {names[0]}; several processes cannot go on with them: "
+            "leave them out of what trains, or train in one process"
+        )
 
 
 def all_of(accelerator: accelerate.Accelerator, mine: bool) -> bool:

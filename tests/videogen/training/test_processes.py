@@ -12,6 +12,7 @@ import torch
 
 from tests.forked import CONTEXT, together
 from tests.toy import OFFERS, Toy, ToySettings
+from videogen.errors import InputError
 from videogen.training import Offer, checkpoints, train
 
 ROOT = Path(__file__).parents[3]
@@ -111,6 +112,28 @@ def test_a_number_that_goes_bad_in_one_process_stops_all_and_the_log_has_the_cli
     last = json.loads((tmp_path / "one" / "log.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 2
     assert "the batch was clip-2-0, clip-2-1;" in last["stopped"]
+
+
+class Idle(Toy):
+    """One of its parameters never gets a gradient."""
+
+    def prepare(self, device):  # type: ignore[no-untyped-def]
+        return {"first": super().prepare(device)["first"]}
+
+    def losses(self, batch):  # type: ignore[no-untyped-def]
+        yield "first", lambda: {"loss": (batch @ self.root["first"].weight.T).square().mean()}
+
+
+def idle(config: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"1 parameters that are to train never get a gradient, the first is first\.bias"
+    ):
+        train(config, offers={"toy": lambda: Offer(ToySettings, Idle)})
+
+
+@forks
+def test_what_never_gets_a_gradient_is_refused_where_processes_would_wait_for_it(config: Path) -> None:
+    assert together(2, idle, config) == [0, 0]
 
 
 @pytest.mark.slow
