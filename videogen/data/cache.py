@@ -33,7 +33,7 @@ from videogen.data.windows import check_frames, possible
 from videogen.errors import InputError
 from videogen.files import replacing
 
-VERSION = 1  # of what is written; a new one makes old entries unfindable
+VERSION = 2  # of what is written; a new one makes old entries unfindable
 PIECE = 16  # clips a file
 CAPTIONS = 256  # captions a file
 CONTENTS = "contents.jsonl"

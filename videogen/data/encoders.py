@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from videogen.models.folder import find, load_vae
+from videogen.models.prompt import plain
 from videogen.models.text import TextSide, load_text_side
 
 SLICE = 16  # frames encoded at once
@@ -50,7 +51,8 @@ class PartEncoders:
 
     @functools.cached_property
     def _keys(self) -> tuple[str, str]:
-        return fingerprint(self.vae, self.vae.config), fingerprint(self.side, {})
+        tokens = [encoder.tokenizer.get_vocab() for encoder in self.side.encoders]  # type: ignore[operator,union-attr]
+        return fingerprint(self.vae, self.vae.config), fingerprint(self.side, {"tokens": tokens})
 
     @property
     def clip_key(self) -> str:
@@ -59,7 +61,7 @@ class PartEncoders:
 
     @property
     def text_key(self) -> str:
-        """A digest of the text encoders' weights."""
+        """A digest of the text encoders' weights and their tokens."""
         return self._keys[1]
 
     @torch.no_grad()
@@ -79,8 +81,11 @@ class PartEncoders:
 
     @torch.no_grad()
     def texts(self, captions: Sequence[str]) -> dict[str, Tensor]:
-        """The same of several captions, `b n d` and `b d`; the short ones are filled up with chunks of the empty caption."""
-        words = self.side.tokenize(list(captions))
+        """The same of several captions, `b n d` and `b d`; the short ones are filled up with chunks of the empty caption.
+
+        A caption is no prompt: its brackets are characters, and weigh nothing.
+        """
+        words = self.side.tokenize([plain(caption) for caption in captions])
         told = self.side.encode(self.side.embed(words), words)
         ports: dict[str, Mapping[str, Tensor]] = {"tokens": told.tokens, "vector": told.vector}
         return {f"{port}.{name}": value for port, named in ports.items() for name, value in named.items()}

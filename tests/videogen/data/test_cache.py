@@ -249,6 +249,40 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(
     )
 
 
+def test_brackets_in_a_caption_are_characters(tmp_path: Path) -> None:
+    from tests import folders
+    from videogen.data.encoders import ModelEncoders
+    from videogen.models.prompt import plain
+
+    folders.stable_diffusion(tmp_path / "model")
+    encoders = ModelEncoders(tmp_path / "model")
+    caption = "a film (in colour:1.5) BREAK [uncut"
+    words = encoders.side.tokenize([plain(caption)])
+    literal = encoders.side.encode(encoders.side.embed(words), words).tokens["text"][0]
+    told = encoders.text(caption)["tokens.text"]
+    assert len(told) == len(encoders.text("")["tokens.text"])
+    assert torch.equal(told, literal)
+
+
+def test_other_tokens_make_another_key(tmp_path: Path) -> None:
+    import json
+
+    from tests import folders
+    from videogen.data.encoders import ModelEncoders
+
+    folders.stable_diffusion(tmp_path / "model")
+    before = ModelEncoders(tmp_path / "model")
+    place = tmp_path / "model" / "tokenizer" / "tokenizer.json"
+    said = json.loads(place.read_text())
+    tokens = said["model"]["vocab"]
+    first, second = list(tokens)[:2]
+    tokens[first], tokens[second] = tokens[second], tokens[first]
+    place.write_text(json.dumps(said))
+    after = ModelEncoders(tmp_path / "model")
+    assert after.clip_key == before.clip_key
+    assert after.text_key != before.text_key
+
+
 def test_a_model_encodes_as_its_pipeline_does(tmp_path: Path) -> None:
     """Mean and deviation of the real VAE class, and captions of the real text side in a batch of several lengths."""
     from tests import folders
