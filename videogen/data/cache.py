@@ -162,13 +162,23 @@ def fill(
         with contextlib.suppress(InputError):  # what went wrong first is told
             contents.save()
         raise
+    captions = _captions(data, rows)
+    told_keys = {caption_key(data, encoders.text_key, caption) for caption in captions}
     for other in beside:
         if other.data.cache and other.data.cache.folder.resolve() == folder.resolve():
-            keys |= dict(_keyed(other.data, encoders, contents, wanted(other))).keys()
+            theirs = wanted(other)
+            keys |= dict(_keyed(other.data, encoders, contents, theirs)).keys()
+            told_keys |= {caption_key(other.data, encoders.text_key, one) for one in _captions(other.data, theirs)}
     contents.save()
-    captions = sorted({"", *(caption for one in rows for caption in one.row.captions)}) if cache_of(data).text else []
-    told = _encode_captions(data, encoders, Store(folder / "text"), captions)
-    return Filled(len(rows), len(captions), new, told, broken, store.stale(keys, delete=prune), prune)
+    texts = Store(folder / "text")
+    told = _encode_captions(data, encoders, texts, captions)
+    stale = store.stale(keys, delete=prune) + texts.stale(told_keys, delete=prune)
+    return Filled(len(rows), len(captions), new, told, broken, stale, prune)
+
+
+def _captions(data: Data, rows: Sequence[Wanted]) -> list[str]:
+    """What a cache has of these rows' captions: each once, and the empty one."""
+    return sorted({"", *(caption for one in rows for caption in one.row.captions)}) if cache_of(data).text else []
 
 
 def _fill_clips(

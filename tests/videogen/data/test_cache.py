@@ -145,6 +145,21 @@ def test_other_weights_are_another_entry_and_pruning_takes_the_old_ones(folder: 
         CachedClips(settings, 0, Toy("one"))
 
 
+def test_pruning_takes_captions_that_nothing_needs(folder: Path) -> None:
+    settings = data(folder)
+    filled(settings, Toy())
+    for path in folder.glob("*.txt"):
+        path.write_text(f"another {path.name}")
+    assert filled(settings, Toy()).stale == 0  # the empty caption is still needed, and lies beside them
+    texts = folder.parent / "cache" / "text"
+    assert len(list(texts.glob("*.safetensors"))) == 2
+    for path in folder.glob("*.txt"):
+        path.write_text(f"a third {path.name}")
+    done = fill(Clips(settings, 0), Toy(), prune=True)
+    assert (done.new_captions, done.stale, len(list(texts.glob("*.safetensors")))) == (5, 1, 2)
+    CachedClips(settings, 0, Toy())
+
+
 def test_an_interrupted_filling_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("videogen.data.cache.PIECE", 2)
     settings = data(folder, flip=False)
