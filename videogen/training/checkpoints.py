@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,22 @@ def write(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     for old in numbered.keys() - set(kept):
         _remove(numbered[old])
     return target
+
+
+@contextlib.contextmanager
+def exporting(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder; each part written into it (a folder or a file) then takes its place in `folder` whole, and other parts there stay.
+
+    What a killed export left half written there is cleared away.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(".export-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as beside:
+        yield Path(beside)
+        for part in sorted(Path(beside).iterdir()):
+            with replacing(folder / part.name) as place:
+                part.rename(place)
 
 
 @contextlib.contextmanager

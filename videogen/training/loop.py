@@ -326,16 +326,14 @@ class Loop:
                 self._tell({"validated": figures})
 
     def _export(self, folder: Path) -> None:
-        """Each part that the recipe writes (a folder or a file) takes its place in `folder` whole; other parts there stay."""
+        """What the recipe writes of the averaged weights, into `folder`."""
         with self._averaged():
-            if not self._computes:
-                return
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as beside:
-                self.recipe.export(Path(beside))
-                for part in sorted(Path(beside).iterdir()) if self._main else ():
-                    with replacing(folder / part.name) as place:
-                        part.rename(place)
+            if self._main:
+                with checkpoints.exporting(folder) as beside:
+                    self.recipe.export(beside)
+            elif self._computes:
+                with tempfile.TemporaryDirectory() as nowhere:
+                    self.recipe.export(Path(nowhere))
 
     @contextmanager
     def _replacing(self, path: Path) -> Iterator[Path]:

@@ -105,6 +105,13 @@ def test_the_export_holds_the_averaged_weights(config: Path, tmp_path: Path) -> 
     assert not torch.equal(exported["weight"], checkpoints.read(folder).weights["first.weight"])
 
 
+def test_what_a_killed_export_left_is_cleared_away_and_other_parts_stay(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "made" / ".export-killed").mkdir(parents=True)
+    (tmp_path / "made" / "other").write_text("stays")
+    train(config, [f"export={tmp_path}/made"], offers=OFFERS)
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == ["other", "toy"]
+
+
 def test_an_earlier_run_is_not_overwritten_and_another_configuration_not_resumed(config: Path) -> None:
     train(config, offers=OFFERS)
     with pytest.raises(InputError, match="--resume latest"):
