@@ -21,7 +21,7 @@ from motion_modules.animatediff import remove_motion
 from motion_modules.tune_a_video import Bias, add_temporal, our_name, temporal_parameters, tuned_state
 from videogen.errors import InputError
 from videogen.frame_choice import SPARSE_CAUSAL
-from videogen.models.folder import Parts, describing, load_vae, read_json, write_json
+from videogen.models.folder import Parts, describing, load_vae, read_advice, read_json, write_advice, write_json
 from videogen.models.text import load_text_side, save_text_side
 from videogen.models.unet import UNet, UNetConfig
 from videogen.models.weights import files
@@ -91,7 +91,8 @@ def parts_around(unet: UNet, folder: Path, dtype: torch.dtype) -> Parts:
     """A UNet with the other parts of its folder."""
     vae, text = load_vae(folder / "vae", torch.float32), load_text_side(folder, dtype=dtype)
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    return Parts(unet, vae, text, scheduler, f"{folder.name}, text width {unet.config.context}").to(dtype=dtype)
+    line = f"{folder.name}, text width {unet.config.context}"
+    return Parts(unet, vae, text, scheduler, line, advice=read_advice(folder / files.ADVICE)).to(dtype=dtype)
 
 
 def pipeline(parts: Parts) -> Pipeline:
@@ -130,6 +131,7 @@ def write_layout(
     (folder / "scheduler").mkdir()
     scheduler = {**parts.scheduler, "_class_name": "DDIMScheduler"}
     write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+    write_advice(folder, parts.advice)
 
 
 def animated(parts: Parts, bias: Bias = "zero") -> Parts:

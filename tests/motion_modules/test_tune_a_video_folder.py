@@ -1,5 +1,6 @@
 """Tune-A-Video's folders: the authors' layout and words, there and back."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -60,6 +61,15 @@ def test_the_pipeline_calls_the_network_with_the_frames_it_was_tuned_on(pipe: Pi
     assert torch.equal(a[:2], b[:2])
     c = pipe("a", latents=torch.cat([torch.zeros_like(noise[:, :1]), noise[:, 1:]], 1), **options).frames[0]
     assert all(not torch.equal(x, y) for x, y in zip(a, c, strict=True))
+
+
+@pytest.mark.parametrize("advice", [{}, {"guidance": 4.0, "strength": 0.65}])
+def test_what_a_model_advises_it_advises_tuned_too(pipe: Pipeline, tmp_path: Path, advice: dict[str, float]) -> None:
+    """An edit with the folder is an edit with the model that was tuned in memory."""
+    told = dataclasses.replace(pipe.parts, advice=advice)
+    tuned.pipeline(told).save_pretrained(tmp_path / "model")
+    assert (tmp_path / "model" / "videogen.json").exists() == bool(advice)
+    assert Pipeline.from_pretrained(tmp_path / "model").parts.advice == advice
 
 
 def test_the_files_are_the_authors(pipe: Pipeline, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The bundle against diffusers' pipelines, on tiny random models."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,13 @@ def test_saved_folder_is_loaded_by_diffusers(animated: tuple[Path, Any], pipe: P
     torch.testing.assert_close(clip(pipe, latents=latents), expected, atol=1e-3, rtol=0)
     again = Pipeline.from_pretrained(tmp_path / "saved")
     assert torch.equal(clip(again, latents=latents), clip(pipe, latents=latents))
+
+
+@pytest.mark.parametrize("advice", [{}, {"steps": 7, "guidance": 3.5, "strength": 0.5}])
+def test_what_a_model_advises_is_saved_with_it(pipe: Pipeline, tmp_path: Path, advice: dict[str, float]) -> None:
+    Pipeline(dataclasses.replace(pipe.parts, advice=advice), pipe.motion).save_pretrained(tmp_path / "saved")
+    assert (tmp_path / "saved" / "videogen.json").exists() == bool(advice)
+    assert Pipeline.from_pretrained(tmp_path / "saved").parts.advice == advice
 
 
 @pytest.mark.parametrize("name", ["StableDiffusion", "StableDiffusionXL", "AnimateDiffSDXL"])

@@ -177,6 +177,12 @@ def read_advice(path: Path) -> dict[str, float]:
     return advice
 
 
+def write_advice(folder: Path, advice: Mapping[str, float]) -> None:
+    """The inverse of `read_advice`: `videogen.json` in a model's folder; no file where nothing is advised."""
+    if advice:
+        write_json(folder / files.ADVICE, advice)
+
+
 def _check_fit(unet: UNet, vae: AutoencoderKL, text: TextSide, folder: Path) -> None:
     """Refuse parts that are sound by themselves and do not belong together, or to a plain text-to-image model."""
     latent, taken = vae.config.latent_channels, unet.config.in_channels
@@ -237,6 +243,7 @@ def save_folder(
     save_text_side(parts.text, folder)
     (folder / "scheduler").mkdir()
     write_json(folder / "scheduler" / "scheduler_config.json", parts.scheduler)
+    write_advice(folder, parts.advice)
 
 
 def write_part(
