@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -62,10 +64,10 @@ class Mortal(Toy):
 
 
 def run(config: Path, out: Path, point: Point = ("nowhere", 0)) -> None:
-    """The run, or what is left of it; a point called `write` is the n-th file of a checkpoint."""
-    seen, writes = out.with_name(out.name + "-seen"), 0
+    """The run, or what is left of it; points called `write` and `remove` are the n-th file of a checkpoint, and the n-th old one half removed."""
+    seen, writes, removals = out.with_name(out.name + "-seen"), 0, 0
     seen.mkdir(exist_ok=True)
-    save = checkpoints.save_file
+    save, rmtree = checkpoints.save_file, shutil.rmtree
 
     def dying(tensors: dict[str, torch.Tensor], path: Path) -> None:
         nonlocal writes
@@ -75,7 +77,16 @@ def run(config: Path, out: Path, point: Point = ("nowhere", 0)) -> None:
             die()
         save(tensors, path)
 
-    checkpoints.save_file = dying
+    def removing(path: Path, *args: Any, **how: Any) -> None:
+        nonlocal removals
+        if (old := Path(path)).name.endswith("-removed") and old.is_dir():
+            removals += 1
+            if point == ("remove", removals):
+                (old / "weights.safetensors").unlink()
+                die()
+        rmtree(path, *args, **how)
+
+    checkpoints.save_file, checkpoints.shutil.rmtree = dying, removing  # type: ignore[attr-defined]
     resume = "latest" if checkpoints.complete(out) else None
     offers = {"toy": lambda: Offer(ToySettings, lambda settings: Mortal(settings, seen, point))}
     train(config, [f"out={out}"], resume, offers=offers)
@@ -131,6 +142,7 @@ EVERYWHERE = (
     [(where, step) for where in ("step", "accumulation", "between") for step in range(STEPS)]
     + [("validation", step) for step in (4, 8, 12)]
     + [("write", file) for file in range(1, 13)]
+    + [("remove", old) for old in (1, 2)]
 )
 
 
