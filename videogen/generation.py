@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import typing
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -237,7 +238,7 @@ def request_of(made: Recipe) -> Request:
         )
     try:
         return _request_of(made)
-    except (KeyError, TypeError, ValueError) as problem:
+    except (LookupError, TypeError, ValueError) as problem:
         if isinstance(problem, InputError):
             raise
         raise InputError(f"the recipe in this file is damaged ({type(problem).__name__}: {problem})") from problem
@@ -253,6 +254,9 @@ def _request_of(made: Recipe) -> Request:
         raise InputError(
             f"the recipe has an option {unknown[0]!r} that this version does not know; use the version it names"
         )
+    kinds = typing.get_type_hints(Request)
+    for name, value in options.items():
+        recipes.check_kind(kinds[name], value, name)
     device, _, dtype = made.device.partition(" ")
     return Request(
         **{

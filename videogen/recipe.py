@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from videogen.errors import InputError
 from videogen.models.weights import files
 
 LIBRARIES = ("videogen", "torch", "diffusers", "transformers", "numpy", "av")
+MOST_THREADS = 1 << 16
 HASHED = (*files.SUFFIXES, ".json", ".txt", ".model")
 
 
@@ -87,6 +89,26 @@ def from_json(text: str) -> Recipe:
     if not isinstance(values, dict):
         raise InputError("this is no recipe: it is no JSON object")
     return from_dict(values)
+
+
+def checked(made: Recipe) -> Recipe:
+    """The same recipe. Raises InputError where somebody has changed a value to one that it cannot hold."""
+    kinds = typing.get_type_hints(Recipe)
+    for name in kinds:
+        check_kind(kinds[name], getattr(made, name), name)
+    if not 0 <= made.threads <= MOST_THREADS:
+        raise InputError(f"the recipe in this file is damaged (threads: {made.threads})")
+    return made
+
+
+def check_kind(kind: Any, value: object, name: str) -> None:
+    """Raise InputError where a value, which a recipe has under that name, is not of a type."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        TypeAdapter(kind).validate_python(value, strict=True)
+    except ValidationError as problem:
+        raise InputError(f"the recipe in this file is damaged ({name}: {problem.errors()[0]['msg']})") from None
 
 
 def versions() -> dict[str, str]:

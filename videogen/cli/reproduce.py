@@ -29,7 +29,7 @@ def reproduce(
 
     from videogen import generation, recipe, video
 
-    made = video.read_recipe(file)
+    made = recipe.checked(video.read_recipe(file))
     if made.command not in COMMANDS:
         raise InputError(f"this file was made by `videogen {made.command}`, which cannot be reproduced from its recipe")
     make, changed = COMMANDS[made.command](made)

@@ -94,6 +94,8 @@ class TextSide(nn.Module):
         listed = [prompts] if isinstance(prompts, (str, Prompt, Mapping)) else list(prompts)
         against = _for_each("" if negatives is None else negatives, listed, "negative prompts")
         travels = [dict(p) if isinstance(p, Mapping) else {0: p} for p in listed]
+        if not all(travels):
+            raise InputError("prompts by frame are empty; give at least one")
         texts = [text for keys in travels for text in keys.values()]
         if (second or negative_second) and len(self.encoders) == 1:
             raise InputError("this model has one text encoder; a second prompt belongs to those with two (SDXL)")

@@ -260,6 +260,8 @@ def test_prompts_by_frame(sdxl: TextSide) -> None:
     assert stack(uncond=null, cond=given).at(0, (4, 5)).tokens["text"].shape == (2, 2, 77, 72)
     with pytest.raises(InputError, match="frames"):
         sdxl({0: "a red circle"})
+    with pytest.raises(InputError, match="prompts by frame are empty"):
+        sdxl({}, frames=frames)
 
 
 def test_batches_mix_plain_prompts_and_prompts_by_frame(sd: TextSide) -> None:
