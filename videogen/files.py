@@ -34,10 +34,21 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield beside
         _widen(beside, usual)
         if beside.is_dir() and target.is_dir():
-            shutil.rmtree(target)
-        os.replace(beside, target)
+            _exchange(beside, target, holder / ".before")
+        else:
+            os.replace(beside, target)
     finally:
         shutil.rmtree(holder, ignore_errors=True)
+
+
+def _exchange(beside: Path, target: Path, before: Path) -> None:
+    """Put a folder in another's place, which becomes `before`: only names change, so that at no moment either is in parts."""
+    os.replace(target, before)
+    try:
+        os.replace(beside, target)
+    except BaseException:
+        os.replace(before, target)
+        raise
 
 
 def _widen(written: Path, usual: int) -> None:

@@ -1,5 +1,6 @@
 """What is written appears whole or not at all, and may be read by whom the umask lets."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -52,3 +53,25 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
     assert file.read_text() == "old"
     with pytest.raises(InputError, match="create it first"), replacing(tmp_path / "away" / "a.txt"):
         pass
+
+
+@pytest.mark.parametrize("broken", [None, "made", "there"])
+def test_a_folder_takes_anothers_place_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str | None
+) -> None:
+    """`broken`: the renaming, of what was made or of what was there, at which the disk gives up."""
+    target, rename = tmp_path / "there", os.replace
+    target.mkdir()
+    (target / "old").touch()
+
+    def failing(source: Path, place: Path) -> None:
+        if broken and (Path(source) / "new").exists() == (broken == "made"):
+            raise OSError("no more")
+        rename(source, place)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with contextlib.suppress(OSError), replacing(target) as beside:
+        beside.mkdir()
+        (beside / "new").touch()
+    assert [file.name for file in target.iterdir()] == ["old" if broken else "new"]
+    assert list(tmp_path.iterdir()) == [target]
