@@ -22,7 +22,7 @@ from torch import Tensor
 from editors.alignment import refine
 from editors.edited import Edited
 from editors.local_blend import added, blend_words, word_mask
-from editors.map_fusion import Exchange, Fusion, FusionNow, inside
+from editors.map_fusion import Exchange, Fusion, FusionNow, inside, span
 from editors.map_levels import attention_sites, level_of, word_sites
 from editors.map_store import Hold, KeepAt, Maps, holding
 from editors.workpiece import begin, tuned_with
@@ -63,6 +63,11 @@ class Settings:
     blend_latents: bool = False
     blend_window: tuple[float, float] = (0.2, 0.8)
     pairing: Literal["equal", "noisier"] = "equal"
+
+    def __post_init__(self) -> None:
+        if self.pairing not in ("equal", "noisier"):
+            raise InputError(f"latents paired {self.pairing!r}: choose equal or noisier")
+        span(self.blend_window)
 
 
 # The authors' configurations (config/style, attribute, shape); shape edits are meant for a model tuned on the clip. Theirs strengthen the word of a

@@ -58,6 +58,10 @@ class Smoothing:
     foreground: Callable[[Tensor], Tensor]
     strength: float = 0.4
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 1:
+            raise InputError(f"a smoothing strength of {self.strength:g}: give 0 to 1")
+
 
 @torch.no_grad()
 def text2video_zero(
@@ -101,6 +105,8 @@ def text2video_zero(
         num_frames=num_frames, height=height, width=width, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale,
     )  # fmt: skip
     frames, times, shape = settled.frames, settled.times, settled.latents
+    if chunk < 1:
+        raise InputError(f"chunk is {chunk}: give 1 frame or more a call of the net")
     moments = _moments(num_inference_steps, t0, t1)
     if latents is not None and tuple(latents.shape) != (1, 1, *shape):
         raise InputError(f"latents of frame 0 must have shape {(1, 1, *shape)}; these have {tuple(latents.shape)}")
@@ -113,7 +119,7 @@ def text2video_zero(
     x0 = ddim(denoise, x, tail)
     if smoothing is None:
         return Edited(pipe.decode(x0)[0])
-    mask = dilated(smoothing.foreground(pipe.decode(x0)[0]), shape[1:]).to(x)
+    mask = dilated(smoothing.foreground(pipe.decode(x0)[0]), shape[1:], len(frames)).to(x)
     x = smoothed(x, mask, displacements(flow, frames, shape[1:]), smoothing.strength)
     return Edited(pipe.decode(ddim(denoise, x, tail))[0], F.interpolate(mask, settled.size, mode="nearest").cpu())
 
@@ -183,7 +189,11 @@ def _part(times: Times, start: int, stop: int) -> Times:
 
 def displacements(flow: Flow, frames: Sequence[int], size: Sequence[int]) -> Tensor:
     """The flow of each frame on a grid of `size` (height, width): `f 2 h w`, in shares of the picture."""
-    fields = [value if value.ndim == 3 else value[:, None, None] for value in (flow(frame).float() for frame in frames)]
+    values = [flow(frame).float() for frame in frames]
+    for value in values:
+        if value.ndim not in (1, 3) or value.shape[0] != 2:
+            raise InputError(f"a flow gives 2 (x, y) or 2 h w; this one gives {tuple(value.shape)}")
+    fields = [value if value.ndim == 3 else value[:, None, None] for value in values]
     return torch.cat([F.interpolate(field[None], tuple(size), mode="bilinear") for field in fields])
 
 
@@ -202,10 +212,12 @@ def warp(x: Tensor, shift: Tensor) -> Tensor:
     return read.unflatten(0, (b, -1))
 
 
-def dilated(mask: Tensor, size: Sequence[int]) -> Tensor:
-    """A foreground `f 1 H W` on the latents' grid, grown by two cells: `f 1 h w`. Raises InputError for another shape."""
-    if mask.ndim != 4 or mask.shape[1] != 1:
-        raise InputError(f"the foreground must be f 1 H W, one picture a frame; this one has shape {tuple(mask.shape)}")
+def dilated(mask: Tensor, size: Sequence[int], frames: int) -> Tensor:
+    """A foreground `f 1 H W` of any size on the latents' grid, grown by two cells: `f 1 h w`. Raises InputError for another shape or f."""
+    if mask.ndim != 4 or mask.shape[:2] != (frames, 1):
+        raise InputError(
+            f"the foreground must be f 1 H W, one picture for each of {frames} frames; this one has shape {tuple(mask.shape)}"
+        )
     return F.max_pool2d(F.interpolate(mask.float(), tuple(size), mode="nearest"), 5, 1, 2)
 
 

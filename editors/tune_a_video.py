@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from editors.edited import Edited
 from editors.workpiece import begin
 from motion_modules.tune_a_video import temporal_parameters
 from motion_modules.tune_a_video_folder import animated, pipeline
+from videogen.errors import InputError
 from videogen.frame_choice import SPARSE_CAUSAL
 from videogen.guidance import Scale
 from videogen.inversion import invert
@@ -85,7 +87,7 @@ def sample(
     """
     if inversion_prompt is None:
         strength = 1.0
-    work = begin(pipe, clip, steps, strength=strength, frames=SPARSE_CAUSAL)
+    work = begin(pipe, clip, steps, strength=strength, guidance_scale=guidance_scale, frames=SPARSE_CAUSAL)
     described, wanted = work.conditions(inversion_prompt or "", target, negative_prompt=negative_prompt)
     if inversion_prompt is None:
         noise = FrameNoise(seed)(1, len(clip), work.latents.shape[2:]).to(work.latents)
@@ -113,6 +115,8 @@ def tune(
     from videogen.training.config import RunConfig
     from videogen.training.loop import Loop
 
+    if steps < 0 or not 0 < learning_rate < math.inf:
+        raise InputError(f"{steps} steps of tuning at the rate {learning_rate:g}: give 0 or more, at a rate above 0")
     begin(pipe, clip, 1)  # refuses what cannot be edited before anything is tuned
     device, dtype = pipe.device, pipe.parts.unet.conv_in.weight.dtype
     recipe = Tuning(How(), lambda place: Subject(pipeline(animated(pipe.parts)).to(place, torch.float32), clip, prompt))

@@ -192,6 +192,14 @@ def test_what_does_not_fit_is_refused(still, picture, options, message):
         edit(still[0], picture, **options)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"), [({"pairing": "x"}, "equal or noisier"), ({"blend_window": (0.8, 0.2)}, "share of the steps")]
+)
+def test_settings_that_mean_nothing_are_refused(wrong, message):
+    with pytest.raises(InputError, match=message):
+        Settings(Exchange("auto", 0.8, 0.8), **wrong)
+
+
 def test_a_file_of_maps_is_the_maps(tmp_path):
     unet, x = nets.tiny_unet(), nets.clip(1, 2)
     keep = nets.given(unet, nets.condition(), map_store.KeepAt(lambda t, times: lambda site: t > 500))

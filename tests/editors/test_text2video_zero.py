@@ -1,5 +1,7 @@
 """Text2Video-Zero: equal to diffusers' pipeline, and the identities of its parts."""
 
+import math
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -197,8 +199,15 @@ def test_smoothing_changes_the_clip_and_returns_the_dilated_mask(models):
     assert smooth.mask[0, 0, 0].sum() == 16 + 2 * 8  # two cells of eight pixels more
     assert (smooth.frames - plain.frames).abs().max() > 1e-3
     torch.testing.assert_close(smooth.frames[0], plain.frames[0], rtol=0, atol=1e-5)  # frame 0 is its own background
-    with pytest.raises(InputError, match="f 1 H W"):
-        dilated(torch.zeros(3, 8, 8), (8, 8))
+    for wrong in (torch.zeros(3, 8, 8), torch.zeros(1, 1, 8, 8), torch.zeros(3, 2, 8, 8)):
+        with pytest.raises(InputError, match="one picture for each of 3 frames"):
+            dilated(wrong, (8, 8), 3)
+
+
+@pytest.mark.parametrize("shape", [(1,), (3, 8, 8), (2, 8), (1, 2, 8, 8)])
+def test_a_flow_of_another_shape_is_refused(shape):
+    with pytest.raises(InputError, match="a flow gives 2"):
+        displacements(lambda frame: torch.zeros(shape), range(2), (8, 8))
 
 
 def test_smoothing_by_the_shapes_worlds_foreground_steadies_the_background():
@@ -230,11 +239,18 @@ def test_smoothing_by_the_shapes_worlds_foreground_steadies_the_background():
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"t0": 5, "t1": 3}, "t0 <= t1"), ({"num_frames": 0}, "frames"), ({"height": 63}, "multiple"), ({"latents": torch.zeros(1, 4, 8, 8)}, "shape")],
+    [({"t0": 5, "t1": 3}, "t0 <= t1"), ({"num_frames": 0}, "frames"), ({"height": 63}, "multiple"), ({"latents": torch.zeros(1, 4, 8, 8)}, "shape"),
+     ({"chunk": 0}, "chunk")],
 )  # fmt: skip
 def test_impossible_values_are_refused(models, wrong, message):
     with pytest.raises(InputError, match=message):
         text2video_zero(models[1], "a", **{"num_inference_steps": 8, **wrong})
+
+
+@pytest.mark.parametrize("strength", [-0.1, 3.0, math.nan])
+def test_a_smoothing_beyond_none_and_all_is_refused(strength):
+    with pytest.raises(InputError, match="give 0 to 1"):
+        Smoothing(foreground, strength)
 
 
 def test_a_network_whose_norms_join_the_frames_is_refused(models):

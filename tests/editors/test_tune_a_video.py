@@ -1,5 +1,6 @@
 """Tune-A-Video as an editor: one tuning, then inversion and sampling through the same causal network."""
 
+import math
 import signal
 from pathlib import Path
 
@@ -116,6 +117,16 @@ def test_a_file_with_the_authors_keys_runs_from_tuning_to_clips(place, clip, tmp
 def test_what_cannot_be_edited_is_refused_before_anything_is_tuned(pipe):
     with pytest.raises(InputError, match="multiple"):
         tune_a_video(pipe, torch.rand(2, 3, 15, 16), "a", "b")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"learning_rate": -1.0}, "rate above 0"), ({"learning_rate": math.nan}, "rate above 0"), ({"tuning_steps": -1}, "0 or more"),
+     ({"guidance_scale": math.nan}, "guidance")],
+)  # fmt: skip
+def test_numbers_that_mean_nothing_are_refused(pipe, clip, wrong, message):
+    with pytest.raises(InputError, match=message):
+        tune_a_video(pipe, clip, "a", "b", **{"tuning_steps": 0, "steps": 1, "progress": False, **wrong})
 
 
 def test_a_tuning_that_is_interrupted_ends_the_edit_and_one_can_be_silent(pipe, clip, monkeypatch, capsys):
