@@ -53,6 +53,7 @@ class Settings:
     threshold        of the maximum of their maps; 0 keeps no structure of the source, 1 and more all of it
     blend_attention  the place of the source's words keeps the target's self-attention
     blend_latents    outside the words' place in source and target the inversion's latents return, in the steps of `blend_window`
+                     (the released code leaves the last of these out)
     pairing          the level of those latents: the edit's own (`equal`), or one noisier, as in the authors' code (`noisier`)
     """
 

@@ -122,7 +122,9 @@ def tune(
     recipe = Tuning(How(), lambda place: Subject(pipeline(animated(pipe.parts)).to(place, torch.float32), clip, prompt))
     with torch.random.fork_rng(), torch.enable_grad(), tempfile.TemporaryDirectory(prefix="videogen-") as folder:
         if steps:
-            optimization = {"muon": learning_rate, "adamw": learning_rate, "betas": (0.9, 0.999), "weight_decay": 0.01}
+            optimization = {
+                "optimizer": "adamw", "adamw": learning_rate, "betas": (0.9, 0.999), "weight_decay": 0.01, "schedule": "constant",
+            }  # fmt: skip
             values = {
                 "recipe": "tune_a_video", "out": Path(folder) / "run", "seed": seed, "budget": {"steps": steps}, "settings": {},
                 "optimization": {**optimization, "warmup": 0.0, "average": 0.0}, "every": {"log": max(steps // 10, 1), "checkpoint": 0},

@@ -1,7 +1,7 @@
 """The recipe of Tune-A-Video (Wu et al. 2023, section 3.3): one clip and its caption, the tensors of `trainable`, the plain loss.
 
-Settings have the authors' names. What differs from their script is the one training loop's: a rate that falls along half a cosine, Muon for
-matrices (its step has AdamW's size at the same rate), and randomness by step, so that a resumed run is the same run.
+Settings have the authors' names. What differs from their script is the one training loop's: randomness by step, so that a resumed run is the same
+run.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Tune-A-Video's own configuration files, with every key of the authors' script, as a run of the one training loop.
 
-Most keys carry over. `mixed_precision: fp16` becomes bfloat16, which needs no loss scaling; `use_8bit_adam`, memory-efficient attention,
-`adam_epsilon` and `validation_steps` are read and have no counterpart, and the rate falls along half a cosine whatever `lr_scheduler` says. What
-would change the training more than that, and cannot be done, is refused.
+Most keys carry over. `mixed_precision: fp16` becomes bfloat16, which needs no loss scaling; memory-efficient attention, `adam_epsilon` and
+`validation_steps` are read and have no counterpart. What would change the training more than that, and cannot be done, is refused.
 """
 
 from __future__ import annotations
@@ -85,9 +84,10 @@ class AuthorsConfig(Strict):
         """The run of the one loop; checkpoints and the tuned model go into `output_dir`, as the authors' do."""
         steps = self.max_train_steps
         optimization = {
-            "muon": self.learning_rate, "adamw": self.learning_rate, "betas": (self.adam_beta1, self.adam_beta2),
-            "weight_decay": self.adam_weight_decay, "warmup": min(self.lr_warmup_steps / steps, 0.99),
-            "clip": self.max_grad_norm, "average": 0.0,
+            "optimizer": "adamw8bit" if self.use_8bit_adam else "adamw", "adamw": self.learning_rate,
+            "betas": (self.adam_beta1, self.adam_beta2), "weight_decay": self.adam_weight_decay,
+            "schedule": "cosine" if self.lr_scheduler == "cosine" else "constant",
+            "warmup": 0 if self.lr_scheduler == "constant" else self.lr_warmup_steps, "clip": self.max_grad_norm, "average": 0.0,
         }  # fmt: skip
         settings = {
             name: getattr(self, name)

@@ -20,6 +20,7 @@ from videogen.pipeline import Pipeline
 from videogen.training import train
 from videogen.training.config import RunConfig, load, validate
 from videogen.training.loop import Loop
+from videogen.training.schedules import rate
 from videogen.video import write
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "tune_a_video"
@@ -160,6 +161,24 @@ def test_the_authors_file_is_a_run_of_the_loop(world: Path, tmp_path: Path) -> N
     text |= {"mixed_precision": False, "learning_rate": "3e-5", "use_8bit_adam": True, "lr_scheduler": "constant"}
     (tmp_path / "theirs.yaml").write_text(yaml.safe_dump(text))
     assert read_authors(tmp_path / "theirs.yaml").run().precision == "float32"
+    assert read_authors(tmp_path / "theirs.yaml").run().optimization.optimizer == "adamw8bit"
+
+
+@pytest.mark.parametrize("name", ["constant", "constant_with_warmup", "cosine"])
+def test_the_rate_moves_as_the_authors_scheduler_says(name: str) -> None:
+    """Step by step diffusers' scheduler of that name, which their script steps once an update."""
+    from diffusers.optimization import get_scheduler
+
+    config = read_authors(CONFIGS / "sd14.yaml", [f"lr_scheduler={name}", "lr_warmup_steps=4", "max_train_steps=20"])
+    run = config.run()
+    assert run.optimization.optimizer == "adamw"
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = get_scheduler(name, optimizer, num_warmup_steps=4, num_training_steps=20)
+    for step in range(20):
+        ours = rate(step / run.budget.steps, run.warmup, run.optimization.schedule)
+        assert ours == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9), step
+        optimizer.step()
+        theirs.step()
 
 
 @pytest.mark.parametrize(
