@@ -34,7 +34,7 @@ def test_batches_are_crops_with_the_object_first_and_whole_frames_later() -> Non
 
 
 def test_two_processes_draw_the_halves_of_one_batch() -> None:
-    recipe = Autoencoder(Settings(batch_size=5))
+    recipe = Autoencoder(Settings(batch_size=6))
     recipe.device = torch.device("cpu")
     (whole,) = recipe.batches(iter([Draw(3, 7)]))
     halves = [next(recipe.batches(iter([Draw(3, 7, 0.0, rank, 2)]))) for rank in (0, 1)]
