@@ -43,11 +43,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def _exchange(beside: Path, target: Path, before: Path) -> None:
     """Put a folder in another's place, which becomes `before`: only names change, so that at no moment either is in parts."""
-    os.replace(target, before)
     try:
+        os.replace(target, before)
         os.replace(beside, target)
-    except BaseException:
-        os.replace(before, target)
+    except BaseException:  # Ctrl-C between the two as well
+        if before.exists() and not target.exists():
+            os.replace(before, target)
         raise
 
 
