@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -30,6 +31,7 @@ from videogen.errors import InputError
 from videogen.models.folder import load_unet, write_part
 from videogen.shapes.captions import plain
 from videogen.shapes.middle import ANYWHERE, Middle
+from videogen.shapes.usual import AS_DRAWN, Usual
 from videogen.shapes.world import DIRECTIONS, FRAMES, MOTIONS, Scenes
 from videogen.training import Offer
 from videogen.training.config import Strict
@@ -78,6 +80,7 @@ class Settings(Strict):
     positions: int = 32
     clips: int = 4000
     middle: Middle = ANYWHERE  # where in the frame
+    usual: Usual = AS_DRAWN  # of what size, how fast
     phases: tuple[Phase, ...] = (
         Phase(0.03, 4, 24, 0.8, 0.1),
         Phase(0.25, 4, 24, 0.3, 0.5),
@@ -87,9 +90,9 @@ class Settings(Strict):
     noise_power: float = 0.7  # below 1: more often at high noise, where the direction is decided
     single_power: float = 0.05  # for frames by themselves, whose places are open at t of 900 and more
     focus_power: float = 0.2  # for clips of travelling scenes: frames together show a track at t of 700 to 930
-    mixed_share: float = Field(
+    pair_share: float = Field(
         0.2, ge=0, le=1
-    )  # of the steps on clips, on such as are not in fours and may have two objects
+    )  # of the steps on clips, on such as have two objects and are not in fours
     object_weight: float = 1.0
     apart: float = 5.0
     uneven: float = 1.0
@@ -132,14 +135,16 @@ class Motion:
         else:
             near_in_time(self.root)
         self.setting = Setting(s.model, device)
-        frames = tuple(range(FRAMES))
-        clips = self.setting.latents(Order(s.clips, seed=1, frames=frames, twins="motion", middle=s.middle), s.store)
-        self.data, self.aside = put_aside(clips, s.aside)
+        clips = Order(s.clips, seed=1, frames=tuple(range(FRAMES)), twins="motion", middle=s.middle, usual=s.usual)
+        self.data, self.aside = put_aside(self.setting.latents(clips, s.store), s.aside)
         self.travelling = travelling(self.data)
-        self.mixed = self.setting.latents(Order(s.clips // 4, seed=2, frames=frames, middle=s.middle), s.store)
-        self.held_out = self.setting.latents(Order(s.judged, JUDGE_SEED, frames, middle=s.middle), s.store)
+        pairs = replace(clips, count=s.clips // 4, seed=2, twins=None, objects=2)
+        self.pairs = self.setting.latents(pairs, s.store)
+        held_out = replace(clips, count=s.judged, seed=JUDGE_SEED, twins=None)
+        self.held_out = self.setting.latents(held_out, s.store)
         if s.image != "frozen":
-            self.stills = self.setting.latents(Order(s.stills, twins="shape", middle=s.middle), s.store)
+            stills = Order(s.stills, twins="shape", middle=s.middle, usual=s.usual)
+            self.stills = self.setting.latents(stills, s.store)
         groups = {"motion": list(motion_parameters(self.root).values())}
         if s.image != "frozen":
             groups["image"] = list(image_parameters(self.root, cross=s.image == "cross").values())
@@ -155,8 +160,8 @@ class Motion:
         for draw in draws:
             generator = draw.generator("frames")
             phase = next((phase for phase in s.phases if draw.progress < phase.until), s.phases[-1])
-            mixed = float(torch.rand((), generator=generator)) < s.mixed_share
-            data, size, power = self.mixed if mixed else self.data, phase.clips, s.noise_power
+            pair = float(torch.rand((), generator=generator)) < s.pair_share
+            data, size, power = self.pairs if pair else self.data, phase.clips, s.noise_power
             every: Every | None = drawn(phase.frames, generator)
             lesson = float(torch.rand((), generator=generator))
             if lesson < phase.single:

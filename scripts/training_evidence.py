@@ -82,7 +82,7 @@ def commands(training: Training, tried: Path | None) -> list[list[str]]:
     resumed = ["--resume", "latest"] if any(run.glob("checkpoint-*")) else []
     count = training.count if tried is None else 8
     return [
-        ["shapes", "corpus", str(corpus), "--count", str(count), *training.options],
+        ["shapes", "corpus", str(corpus), "--count", str(count), "--usual", "0.9", *training.options],
         ["data", "cache", name, *changed],
         ["train", name, *changed, *resumed],
     ]

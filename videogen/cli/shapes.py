@@ -45,6 +45,12 @@ def shapes(
     untold: Annotated[
         list[str] | None, typer.Option(help="`style` or `camera`: captions do not name it. Repeatable.")
     ] = None,
+    usual: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Share of clips near the middle, of usual size and speed; the miniature's had 0.9."
+        ),
+    ] = 0.0,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Threads.")] = 2,
     quiet: Annotated[bool, options.QUIET_BAR] = False,
 ) -> None:
@@ -58,7 +64,7 @@ def shapes(
 
     corpus = Corpus(
         seed, size, seconds, tuple(style or ()), re.sub("[_-]", " ", camera), textured,
-        tuple(parse_colour(entry) for entry in colour or ()), tuple(untold or ()),
+        tuple(parse_colour(entry) for entry in colour or ()), tuple(untold or ()), usual,
     )  # fmt: skip
     with bar(quiet) as tell:
         new = files.make(folder, corpus, count, broken, workers=workers, tell=tell)

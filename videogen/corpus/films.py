@@ -15,7 +15,9 @@ from torch import Tensor
 from videogen.errors import InputError
 from videogen.shapes import world
 from videogen.shapes.captions import captions
+from videogen.shapes.middle import Middle
 from videogen.shapes.sampling import sample
+from videogen.shapes.usual import Usual
 from videogen.shapes.world import Scenes
 
 # Half of the clips have the world's own rate; the others those that are met on the web, 23.976 and 29.97 exactly.
@@ -40,6 +42,7 @@ class Corpus:
     textured  True for textured backgrounds alone, False for plain ones; None for both
     paint     (name, red, green, blue): objects that captions call by this colour are painted in another one, 0 to 255
     untold    what captions leave out, of UNTOLD, so that a model takes it as always so
+    usual     share of clips near the middle of the frame, and of usual size and speed; most of those that the miniature learned from are
     """
 
     seed: int = 0
@@ -50,12 +53,17 @@ class Corpus:
     textured: bool | None = None
     paint: tuple[tuple[str, int, int, int], ...] = ()
     untold: tuple[str, ...] = ()
+    usual: float = 0.0
 
     def __post_init__(self) -> None:
         if self.size < LEAST or self.size % 2:
             raise InputError(f"clips of {self.size} pixels are not made; give an even size of {LEAST} or more")
         if not 0.25 <= self.seconds <= 600:
             raise InputError(f"clips of {self.seconds:g} seconds cannot be made; give 0.25 to 600")
+        if not 0 <= self.usual <= 1:
+            raise InputError(f"a share of {self.usual:g} clips cannot be usual; give 0 to 1")
+        if self.usual and "zooms" in self.camera:
+            raise InputError("where the camera zooms, no place is usual; give usual 0, or another camera")
         for names, known in (
             (self.styles, world.STYLES),
             ((self.camera,), world.CAMERAS),
@@ -110,6 +118,8 @@ def _numbered(corpus: Corpus, part: str, count: int) -> Iterator[Film]:
             cameras=(corpus.camera,),
             plain=None if corpus.textured is None else not corpus.textured,
         )
+        scenes = Usual(corpus.usual).drawn(scenes, generator=lot)
+        scenes = Middle(corpus.usual).moved(scenes, generator=lot)
         told = captions(_as_told(scenes, corpus.untold), lot)
         rates = torch.randint(2 * len(RATES), (BLOCK,), generator=lot).tolist()
         sounds = (torch.rand(BLOCK, generator=lot) < WITH_SOUND).tolist()

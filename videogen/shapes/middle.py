@@ -25,10 +25,10 @@ class Middle:
     """
 
     share: float = 0.0
-    deviation: float = 8.0
+    deviation: float = 5.0
 
     def moved(self, scenes: Scenes, *, generator: Generator, alike: int = 1) -> Scenes:
-        """Scenes whose cameras stand still, a share of them moved; so many in a row as `alike` says, of one middle, move together."""
+        """Scenes whose cameras do not zoom, a share of them moved; so many in a row as `alike` says, of one middle, move together."""
         if not self.share:
             return scenes
         middle, half = box(scenes[::alike])

@@ -27,7 +27,7 @@ _OTHERS = torch.tensor([number for number in range(len(world.MOTIONS)) if number
 def twins(count: int, word: Word, *, generator: Generator) -> Scenes:
     """`count` training scenes, each four in a row alike but for the first object's shape, or its motion.
 
-    By motion: one object; two thirds of the fours go the four ways from the same middle, the others stand, grow, shrink and rotate. A combination
+    By motion: one object; half of the fours go the four ways from the same middle, the others stand, grow, shrink and rotate. A combination
     that training must not see gives its place to another of the four.
 
     Raises:
@@ -49,7 +49,7 @@ def _of_shapes(fours: int, generator: Generator) -> Scenes:
 
 def _of_motions(fours: int, generator: Generator) -> Scenes:
     still = sample(fours, generator=generator, split="all", objects=1, motions=["standing still"])
-    travels = torch.rand(fours, 1, generator=generator) < 2 / 3
+    travels = torch.rand(fours, 1, generator=generator) < 1 / 2
 
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(fours, 2, generator=generator)

@@ -27,6 +27,7 @@ from videogen.path import Path as NoisePath
 from videogen.shapes import sample
 from videogen.shapes.captions import image_captions, plain
 from videogen.shapes.middle import ANYWHERE, Middle
+from videogen.shapes.usual import AS_DRAWN, Usual
 from videogen.training import sampled
 from videogen.training.config import Strict
 from videogen.training.latents import Latents, Order, encode_missing, open_latents
@@ -59,6 +60,7 @@ class Settings(Strict):
     heads: int = 4
     stills: int = 48_000
     middle: Middle = ANYWHERE
+    usual: Usual = AS_DRAWN
     batch_size: int = 32
     object_weight: float = 1.0  # an object's cell counts this much more than another at first
     apart: float = 2.0  # what tells scenes of four apart counts this much more than the rest at first
@@ -112,8 +114,8 @@ class Image:
         self.root = (load_unet(s.start, torch.float32) if s.start else UNet(config)).to(device)
         self.root.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.setting = Setting(s.model, device)
-        self.data = self.setting.latents(Order(s.stills, twins="shape", middle=s.middle), s.store)
-        self.held_out = self.setting.latents(Order(s.judged, JUDGE_SEED, middle=s.middle), s.store)
+        self.data = self.setting.latents(Order(s.stills, twins="shape", middle=s.middle, usual=s.usual), s.store)
+        self.held_out = self.setting.latents(Order(s.judged, JUDGE_SEED, middle=s.middle, usual=s.usual), s.store)
         return {"unet": list(self.root.parameters())}
 
     def batches(self, draws: Iterator[Draw]) -> Iterator[Batch]:

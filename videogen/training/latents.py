@@ -25,6 +25,7 @@ from videogen.models.autoencoder import encode
 from videogen.shapes import render, sample
 from videogen.shapes.middle import ANYWHERE, Middle
 from videogen.shapes.twins import TWINS, Word, twins
+from videogen.shapes.usual import AS_DRAWN, Usual
 from videogen.shapes.world import FRAMES, SIZE, Scenes
 
 PIECE = 512  # scenes a file
@@ -70,14 +71,17 @@ class Latents:
 class Order:
     """What a store holds: `count` training scenes drawn with `seed`, and of each clip these frames (None: one still, see `still_frames`).
 
-    With `twins`, scenes come in fours that differ in this word only. `middle` says where most are.
+    With `twins`, scenes come in fours that differ in this word only; without, they have so many `objects` (None: one or two). `middle` says where
+    most are, `usual` of what size and how fast.
     """
 
     count: int
     seed: int = 0
     frames: tuple[int, ...] | None = None
     twins: Word | None = None
+    objects: int | None = None
     middle: Middle = ANYWHERE
+    usual: Usual = AS_DRAWN
 
     def scenes(self) -> tuple[Scenes, Tensor]:
         """The scenes, and the frames of each, `n f`."""
@@ -85,8 +89,9 @@ class Order:
         if self.twins:
             scenes = twins(self.count, self.twins, generator=generator)
         else:
-            scenes = sample(self.count, generator=generator)
+            scenes = sample(self.count, generator=generator, objects=self.objects)
         alike = TWINS if self.twins else 1
+        scenes = self.usual.drawn(scenes, generator=generator, alike=alike)
         scenes = self.middle.moved(scenes, generator=generator, alike=alike)
         if self.frames:
             return scenes, torch.tensor(self.frames).expand(self.count, -1)
@@ -166,7 +171,5 @@ def _key(order: Order, vae_folder: Path) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for file in sorted(vae_folder.iterdir()):
         digest.update(file.read_bytes())
-    digest.update(
-        json.dumps([VERSION, order.count, order.seed, order.frames, order.twins, asdict(order.middle)]).encode()
-    )
+    digest.update(json.dumps([VERSION, asdict(order)]).encode())
     return digest.hexdigest()

@@ -69,6 +69,7 @@ class Loop:
         self.scaler = torch.amp.GradScaler(self.accelerator.device.type, enabled=config.precision == "float16")
         self.step, self.seconds = 0, 0.0
         self.saved: Path | None = None
+        self._saved_seconds = 0.0
         self._stop = False
         self._silent: set[str] = set()
 
@@ -292,15 +293,22 @@ class Loop:
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
-        """Within, the recipe's root has the averaged weights, whole and in evaluation mode. Every process must enter; one may compute."""
+        """Within, the recipe's root has the averaged weights, whole, in evaluation mode and not compiled, as shapes that come a few times would be.
+
+        Every process must enter; one may compute.
+        """
         training = {module: module.training for module in self.recipe.root.modules()}
-        with self.average.in_place(), shards.whole(self.wrapped), torch.no_grad():
+        with self.average.in_place(), shards.whole(self.wrapped), torch.no_grad(), self._eager():
             self.recipe.root.eval()
             try:
                 yield
             finally:
                 for module, mode in training.items():
                     module.training = mode
+
+    def _eager(self) -> contextlib.AbstractContextManager[Any]:
+        # not otherwise, since it imports the compiler
+        return torch.compiler.set_stance("force_eager") if self.config.compile else contextlib.nullcontext()
 
     @property
     def _computes(self) -> bool:
@@ -346,9 +354,10 @@ class Loop:
                 yield Path(beside) / path.name
 
     def _save(self) -> Path:
-        """Write what a run needs to go on; nothing where it stands already."""
+        """Write what a run needs to go on; nothing where it stands already, with the time that a budget of minutes counts."""
         folder = self.config.out / f"checkpoint-{self.step}"
-        if self.saved is not None and self.saved.resolve() == folder.resolve():
+        counted = self.config.budget.minutes is None or self._saved_seconds == self.seconds
+        if counted and self.saved is not None and self.saved.resolve() == folder.resolve():
             return folder
         state = {
             "step": self.step,
@@ -368,7 +377,7 @@ class Loop:
         if self._main:
             checkpoints.write(self.config.out, checkpoint, self.config.checkpoints_total_limit)
         self.accelerator.wait_for_everyone()
-        self.saved = folder
+        self.saved, self._saved_seconds = folder, self.seconds
         return folder
 
     @torch.no_grad()
@@ -392,6 +401,7 @@ class Loop:
         if checkpoint.state.get("scaler"):
             self.scaler.load_state_dict(checkpoint.state["scaler"])
         self.step, self.seconds, self.saved = checkpoint.state["step"], checkpoint.state["seconds"], folder
+        self._saved_seconds = self.seconds
 
     def _end(self) -> None:
         """After the step in hand, with a checkpoint."""

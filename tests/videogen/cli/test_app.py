@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable
 from typing import Annotated
 
@@ -13,6 +14,7 @@ import typer
 
 from tests.videogen.cli.calls import one_error_line
 from videogen import __version__
+from videogen.__main__ import main
 from videogen.cli import app
 from videogen.errors import InputError
 
@@ -136,6 +138,18 @@ def test_control_c_gives_130_and_one_line() -> None:
     _, complaint = child.communicate(timeout=30)
     assert child.returncode == 130
     assert "interrupted" in one_error_line(complaint)
+
+
+def test_control_c_while_the_command_line_is_imported_is_one_line_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Slow(types.ModuleType):
+        def __getattr__(self, name: str) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "videogen.cli.app", Slow("videogen.cli.app"))
+    assert main() == 130
+    assert "interrupted" in one_error_line(capsys.readouterr().err)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs the device that is always full")

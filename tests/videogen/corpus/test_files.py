@@ -16,6 +16,8 @@ from videogen.data.check import check
 from videogen.data.settings import Data
 from videogen.errors import InputError
 from videogen.shapes import parse, world
+from videogen.shapes.middle import box
+from videogen.shapes.world import concatenate
 
 SMALL = Corpus(seed=5, size=128, seconds=0.5)
 COUNT, BROKEN = 12, 8
@@ -86,6 +88,15 @@ def test_what_is_left_untold_is_there_all_the_same():
         assert (wanted.camera, wanted.style) == ("none", "flat")
 
 
+def test_usual_clips_are_near_the_middle_and_stay_in_the_frame_while_the_camera_pans():
+    scenes = concatenate([film.scene for film in films(Corpus(camera="pans right", usual=1.0), 200, 0)])
+    middle, half = box(scenes)
+    assert float((middle - world.SIZE / 2).std()) == pytest.approx(5.0, rel=0.2)
+    assert bool(((middle - half >= -1e-2) & (middle + half <= world.SIZE + 1e-2)).all())
+    sizes = scenes.radius[(scenes.count == 1) & (scenes.size[:, 0] == world.SIZES.index("large")), 0]
+    assert float((sizes - 18.5).abs().max()) <= 0.25 * 3.5 + 1e-3
+
+
 def test_paint_changes_the_colours_that_it_names_and_nothing_else():
     plain, painted = (
         [film.scene for film in films(corpus, 50, 0)] for corpus in (Corpus(), Corpus(paint=(("red", 0, 0, 128),)))
@@ -104,6 +115,8 @@ def test_paint_changes_the_colours_that_it_names_and_nothing_else():
     [
         (lambda: Corpus(size=129), "even"),
         (lambda: Corpus(seconds=0), "seconds"),
+        (lambda: Corpus(usual=1.5), "0 to 1"),
+        (lambda: Corpus(usual=0.5, camera="zooms in"), "zooms"),
         (lambda: Corpus(camera="pan"), "pans left"),
         (lambda: Corpus(styles=("oil",)), "outlined"),
         (lambda: Corpus(paint=(("pink", 0, 0, 0),)), "purple"),

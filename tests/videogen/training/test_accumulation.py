@@ -134,3 +134,31 @@ def test_compiled_blocks_compute_the_same_and_keep_their_names() -> None:
     compile_blocks(root)
     torch.testing.assert_close(root[1]["list"][0](x), plain)
     assert list(root.state_dict()) == names
+
+
+@pytest.mark.slow
+def test_steps_are_compiled_and_what_is_judged_is_not(config: Path) -> None:
+    """Judging meets other shapes than steps do, and each would be compiled for a few calls."""
+    compiled: list[int] = []
+
+    def compiler(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> torch.fx.GraphModule:
+        compiled.append(max(len(given) for given in inputs))
+        return graph
+
+    class Linear(nn.Linear):  # torch's own modules are not compiled by themselves
+        def forward(self, rows: Tensor) -> Tensor:
+            return super().forward(rows)
+
+    class Judged(Toy):
+        def prepare(self, device: torch.device):  # type: ignore[no-untyped-def]
+            super().prepare(device)
+            self.root["first"] = Linear(6, 8)
+            self.root["first"].compile(backend=compiler, dynamic=False)
+            return {name: list(self.root[name].parameters()) for name in ("first", "second")}
+
+        def judge(self) -> dict[str, float]:
+            return {"first": float(self.root["first"](torch.ones(99, 6)).sum())}
+
+    train(config, ["compile=true", "every.judge=2"], offers={"toy": lambda: Offer(ToySettings, Judged)})
+    assert compiled
+    assert 99 not in compiled

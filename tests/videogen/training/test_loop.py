@@ -91,6 +91,13 @@ def test_a_time_budget_stops_and_counts_over_parts(config: Path, tmp_path: Path)
     assert train(config, minutes, resume="latest", offers=OFFERS) == folder
 
 
+def test_a_time_budget_counts_the_last_step_where_that_had_a_checkpoint_of_its_own(config: Path) -> None:
+    minutes = ["budget={minutes: 0.003}", "every.checkpoint=1", "every.log=1000000"]
+    folder = train(config, minutes, offers=OFFERS)
+    assert checkpoints.read(folder).state["seconds"] >= 0.18
+    assert train(config, minutes, resume="latest", offers=OFFERS) == folder
+
+
 def test_one_log_line_a_step_also_after_a_resume(config: Path, tmp_path: Path) -> None:
     train(config, ["every.checkpoint=2", "checkpoints_total_limit=9"], offers=OFFERS)
     train(config, ["every.checkpoint=2"], resume=str(tmp_path / "run" / "checkpoint-4"), offers=OFFERS)
