@@ -145,7 +145,7 @@ def _placed(fields: dict[str, Tensor], generator: Generator) -> Scenes:
         drawn = _extents(
             {name: field[repeated] for name, field in fields.items()}, 1 + max(0, round_ - 2) / 2, generator
         )
-        good = _promises(drawn).view(-1, tries)
+        good = promises(drawn).view(-1, tries)
         placed, first = good.any(1), good.int().argmax(1)
         chosen = (torch.arange(len(left)) * tries + first)[placed]
         for name in ("centre", "radius", "angle", "travel", "growth", "turn", "pan", "zoom"):
@@ -204,7 +204,7 @@ def _extents(fields: dict[str, Tensor], pull: float, generator: Generator) -> Sc
     )
 
 
-def _promises(scenes: Scenes) -> Tensor:
+def promises(scenes: Scenes) -> Tensor:
     """Which clips `b` keep their objects inside the frame and, having two, apart and truly related, in every frame."""
     pose = poses(scenes, moments(world.FRAMES))
     edge = (pose.radius + world.MARGIN - 1e-3)[..., None]

@@ -29,7 +29,7 @@ from videogen.shapes.usual import AS_DRAWN, Usual
 from videogen.shapes.world import FRAMES, SIZE, Scenes
 
 PIECE = 512  # scenes a file
-VERSION = 2  # of the world and of this format; a new one makes old stores stale
+VERSION = 3  # of the world and of this format; a new one makes old stores stale
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ import torch
 
 from videogen.shapes import sample, world
 from videogen.shapes.geometry import moments, poses
+from videogen.shapes.sampling import promises
 from videogen.shapes.twins import TWINS, Word, twins
-from videogen.shapes.usual import Usual
+from videogen.shapes.usual import LOOSE, PAIR, Usual
 from videogen.shapes.world import Scenes
 
 
@@ -61,18 +62,30 @@ def test_small_ones_become_large_and_all_stay_inside() -> None:
     assert inside(changed)
 
 
-def test_two_objects_stay_as_they_are() -> None:
-    scenes = sample(200, generator=draw(7), objects=2)
+def test_two_objects_keep_the_promises_and_stand_in_a_row_or_a_column() -> None:
+    scenes = sample(500, generator=draw(7), objects=2)
     changed = Usual(1.0).drawn(scenes, generator=draw(8))
-    assert all(
-        torch.allclose(one, two, atol=1e-4) for one, two in zip(scenes.tensors(), changed.tensors(), strict=True)
-    )
+    usual = (changed.radius != scenes.radius).any(1)
+    assert float(usual.float().mean()) > 0.95
+    assert bool(promises(changed).all())
+    assert torch.equal(changed.relation, scenes.relation)
+    kept = changed[usual]
+    offset = kept.centre[:, 0] - kept.centre[:, 1]
+    axis = world.table(world.RELATION_AXES, world.RELATIONS)[kept.relation]
+    along, across = (offset * axis).sum(1), (offset * axis.flip(1)).sum(1).abs()
+    assert float(along.min()) >= PAIR[0] - LOOSE - 1e-3
+    assert float(along.max()) <= PAIR[-1] + LOOSE + 1e-3
+    assert float(across.max()) <= LOOSE + 1e-3
+    near = (along - torch.tensor([PAIR]).T).abs().amin(0)
+    assert float(near.max()) <= LOOSE + 1e-3
+    stayed = changed[~usual]
+    assert all(torch.equal(one, two) for one, two in zip(stayed.tensors(), scenes[~usual].tensors(), strict=True))
 
 
 @pytest.mark.parametrize("word", ["shape", "motion"])
 def test_scenes_that_belong_together_stay_together(word: Word) -> None:
     scenes = twins(800, word, generator=draw(9))
     changed = Usual(0.5).drawn(scenes, generator=draw(10), alike=TWINS)
-    one = (changed.count == 1).unflatten(0, (-1, TWINS))[:, 0]
-    radius = changed.radius.unflatten(0, (-1, TWINS))[one][..., 0]
-    assert torch.equal(radius, radius[:, :1].expand_as(radius))
+    for field in (changed.radius, changed.size, changed.centre):
+        fours = field.unflatten(0, (-1, TWINS))
+        assert torch.equal(fours, fours[:, :1].expand_as(fours))
