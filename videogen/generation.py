@@ -42,6 +42,7 @@ class Request:
     free_noise      shuffled noise and windowed temporal attention (FreeNoise)
     free_init       iterations of FreeInit, 1 for none
     refiner         a model that makes the steps from `refiner_start` of the path on
+    compile         the UNet's blocks by torch.compile
     """
 
     prompt: str | Mapping[int, str]
@@ -71,6 +72,7 @@ class Request:
     fps: Fraction = Fraction(8)
     tokenizer: str | None = None
     prediction_type: str | None = None
+    compile: bool = False
     dtype: str = "float32"
     device: str = "cpu"
 
@@ -111,7 +113,7 @@ def load(request: Request) -> Pipeline:
     )
     for i, (path, weight) in enumerate(request.lora):
         pipe.load_lora(path, weight, name=f"lora.{i}")  # file names need not differ
-    return pipe
+    return pipe.compile() if request.compile else pipe
 
 
 def load_refiner(pipe: Pipeline, request: Request) -> Pipeline | None:
@@ -120,7 +122,7 @@ def load_refiner(pipe: Pipeline, request: Request) -> Pipeline | None:
         return None
     found = Pipeline.from_pretrained(request.refiner, dtype=DTYPES[request.dtype], device=request.device)
     check_refiner(pipe, found, request.refiner_start)
-    return found
+    return found.compile() if request.compile else found
 
 
 def planned(pipe: Pipeline, request: Request) -> dict[str, Any]:

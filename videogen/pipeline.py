@@ -22,6 +22,7 @@ from videogen.files import replacing
 from videogen.free_init import FreeInit
 from videogen.guidance import Scale
 from videogen.models import autoencoder, folder
+from videogen.models.applied import compile_blocks
 from videogen.models.folder import Parts
 from videogen.models.sizes import Sizes, count, size_condition
 from videogen.models.text import suffixed
@@ -121,6 +122,11 @@ class Pipeline:
         """Move all parts (SDXL's VAE stays in float32 where float16 is too narrow for it); returns itself."""
         self.parts.to(device, dtype)
         self.parts.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return self
+
+    def compile(self) -> Pipeline:
+        """Compile each block of the UNet by itself (`torch.compile`): the first call of a shape takes a minute or so more; returns itself."""
+        compile_blocks(self.parts.unet)
         return self
 
     @property

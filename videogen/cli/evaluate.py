@@ -40,6 +40,7 @@ def evaluate(
     sampler: Annotated[str, typer.Option(help="As for `videogen generate`.")] = "ddim",
     seed: Annotated[int, options.OTHER_SEED] = 0,
     batch: Annotated[int, options.BATCH] = 8,
+    compile: Annotated[bool, options.COMPILE] = False,
     dtype: Annotated[str, options.DTYPE] = "float32",
     device: Annotated[str, options.DEVICE] = "cpu",
     out: Annotated[Path, options.MEASURED_CLIPS] = Path("out/evaluate"),
@@ -65,10 +66,12 @@ def evaluate(
     if report is not None:
         document.check(report)
     pipe = load(model, motion, sampler, dtype, device)
+    if compile:
+        pipe.compile()
     steps, guidance = steps or pipe.steps, pipe.guidance if guidance is None else guidance
     settings = {
         "seed": seed, "simple": simple, "frames": frames, "steps": steps, "guidance": guidance, "sampler": sampler,
-        "dtype": dtype, "device": device, **hashes(model, motion),
+        "compile": compile, "dtype": dtype, "device": device, **hashes(model, motion),
     }  # fmt: skip
     sources = sources_of(pipe, frames, steps, guidance, sampler)
     plan = Plan(count, held_out, seed, simple)
@@ -169,10 +172,11 @@ def _lines(plan: "Plan", model: str, motion: str | None, settings: dict[str, Any
     """What the report says before its tables."""
     from videogen.metrics.text_to_video import EVERYTHING
 
+    compiled = ", compiled" if settings["compile"] else ""
     module = "" if motion is None else f", motion `{motion}` ({settings['motion']})"
     return [
         f"Model `{model}` ({settings['model']}){module}: {settings['frames']} frames, sampler {settings['sampler']},"
-        f" steps {settings['steps']}, guidance {settings['guidance']:g}, {settings['dtype']} on {settings['device']}."
+        f" steps {settings['steps']}, guidance {settings['guidance']:g}, {settings['dtype']} on {settings['device']}{compiled}."
         f" {plan.count} unseen prompts and seeds" + (f", and {plan.held_out} apart" if plan.held_out else "") + ". "
         "A clip is read back from its pixels alone; what cannot be read counts as wrong; its share is `unknown`.",
         "Brackets hold Wilson's 95 % interval. The same scenes, drawn by the renderer (`true renders`) and sent through"

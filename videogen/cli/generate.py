@@ -57,6 +57,7 @@ def generate(
     fps: Annotated[str, FPS] = "8",
     tokenizer: Annotated[str | None, options.TOKENIZER] = None,
     prediction: Annotated[str | None, options.PREDICTION] = None,
+    compile: Annotated[bool, options.COMPILE] = False,
     dtype: Annotated[str, options.DTYPE] = "float32",
     device: Annotated[str, options.DEVICE] = "cpu",
     explain: Annotated[bool, typer.Option("--explain", help="Say what would run, and run nothing.")] = False,
@@ -73,7 +74,7 @@ def generate(
         frames=frames, size=words.parse_size(size), steps=steps, guidance=guidance, rescale=rescale, sampler=sampler, eta=eta,
         karras=karras, seed=seed, lora=words.parse_loras(lora), motion_scale=motion_scale, window=window, overlap=overlap,
         free_noise=free_noise, free_init=free_init, refiner=refiner, refiner_start=refiner_start, fps=words.parse_fps(fps),
-        tokenizer=tokenizer, prediction_type=prediction, dtype=dtype, device=device,
+        tokenizer=tokenizer, prediction_type=prediction, compile=compile, dtype=dtype, device=device,
     )  # fmt: skip
     pipe = generation.load(request)
     if explain:

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from videogen.errors import InputError
 from videogen.files import replacing
+from videogen.models.applied import compile_blocks, recompute_blocks
 from videogen.training import checkpoints, shards
 from videogen.training.average import Average
-from videogen.training.blocks import compile_blocks, recompute_blocks
 from videogen.training.config import RunConfig, accepted, check_export, check_folders, same_origin
 from videogen.training.diagnosis import first_bad, keys_of, size_of
 from videogen.training.optimizers import optimizers_of, set_rate

@@ -12,7 +12,7 @@ from PIL import Image, ImageSequence
 
 from tests import folders
 from tests.videogen.cli.calls import PROMPT, Run, error_line
-from videogen import recipe, video
+from videogen import generation, recipe, video
 from videogen.models.unet import UNet
 from videogen.pipeline import Pipeline
 from videogen.sampling import SAMPLERS
@@ -56,6 +56,26 @@ def test_a_refiner_that_is_the_model_itself_changes_nothing_and_is_in_the_recipe
     assert made.options["refiner_start"] == 0.5
     explained = generate("--refiner", animated, "-o", tmp_path / "x.png", "--explain").out
     assert "\nrefiner    " in explained
+
+
+def test_a_compiled_network_is_in_the_recipe_and_compiled_again(
+    generate: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[UNet] = []
+    monkeypatch.setattr("videogen.pipeline.compile_blocks", compiled.append)
+    assert generate("--compile", "-o", tmp_path / "clip.png").code == 0
+    made = video.read_recipe(sorted(tmp_path.glob("clip*.png"))[0])
+    assert made.options["compile"] is True
+    generation.load(generation.request_of(made))
+    assert len(compiled) == 2
+
+
+@pytest.mark.slow
+def test_a_compiled_network_makes_the_same_frames(generate: Run, tmp_path: Path) -> None:
+    plain, compiled = (
+        png(generate, tmp_path, name, "--steps", "2", *words) for name, *words in (["a"], ["b", "--compile"])
+    )
+    assert np.abs(plain.astype(int) - compiled).max() <= 1
 
 
 def test_one_frame_is_a_picture(generate: Run, pipe: Pipeline, tmp_path: Path) -> None:

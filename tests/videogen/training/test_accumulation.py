@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from tests.toy import OFFERS, Toy, ToySettings
 from videogen.errors import InputError
+from videogen.models.applied import compile_blocks, recompute_blocks
 from videogen.training import Draw, Offer, checkpoints, train
-from videogen.training.blocks import compile_blocks, recompute_blocks
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The blocks of a recipe's root: where gradient checkpointing, `torch.compile` and sharding take hold, from outside.
+"""What is applied to a network from outside: the blocks where gradient checkpointing, `torch.compile` and sharding take hold.
 
 A block is an element of one of the root's outermost module lists: a level of a UNet, a layer of a text encoder. A root without lists has
 none and is one piece.
@@ -47,8 +47,8 @@ def _recomputed(module: Any) -> int:
 def compile_blocks(root: nn.Module) -> None:
     """Compile each block in place (`nn.Module.compile`), or `root` whole where it has none; parameters keep their names.
 
-    Each shape that comes is compiled by itself: a recipe's batches have few, and Inductor (2.13) fails on strides of attention with symbolic sizes.
-    Blocks of one class count their shapes apart, or all together would soon be at the limit above which nothing is compiled any more.
+    Each shape that comes is compiled by itself: a call has one, a recipe's batches have few, and Inductor (2.13) fails on strides of attention with
+    symbolic sizes. Blocks of one class count their shapes apart, or all together would soon be at the limit above which nothing is compiled any more.
     """
     for block in list(blocks(root)) or [root]:
         block.compile(dynamic=False, isolate_recompiles=True)
