@@ -24,6 +24,9 @@ Model {model}, {count} unseen prompts of one flat object on a plain background, 
 {frames} frames, long ones {times} times as many. Brackets hold 95 % intervals; behind them stands the difference to the way it is held
 against, on the same prompts and seeds. Jump: the largest way of the object's centre between neighbouring frames, beyond the median one.
 Flicker: mean absolute difference of neighbouring frames, which motion causes too."""
+_NOTHING_KEPT = """\
+This model's path ends in nothing but noise (zero terminal SNR). There FreeInit keeps nothing of the clip that it noises again, only the low
+frequencies of the noise that the clip came from, so what it is made for cannot happen here."""
 
 
 def long(
@@ -61,6 +64,7 @@ def long(
         document.check(report)
     pipe = load(model, motion, "ddim", dtype, device)
     settings = long_clips.Settings(frames, times, steps or pipe.steps, pipe.guidance if guidance is None else guidance)
+    kept = float(pipe.denoiser.path.alpha(pipe.denoiser.path.steps - 1)) > 0
     notes = {
         "seed": seed, "frames": frames, "times": times, "steps": settings.steps, "guidance": settings.guidance,
         "dtype": dtype, "device": device, **hashes(model, motion),
@@ -76,7 +80,7 @@ def long(
         "ways": {one.way.name: one.to_dict() for one in found},
     }  # fmt: skip
     sheet = ways_section.sheet(target.parent / "pictures" / SHEET, out, [*long_clips.WAYS.values()], rows.rows, count)
-    for path in [*document.put(target, KEY, _markdown(found, notes, count, command), values), sheet]:
+    for path in [*document.put(target, KEY, _markdown(found, notes, count, command, kept), values), sheet]:
         typer.echo(str(path))
 
 
@@ -99,13 +103,14 @@ def _measure(
             bar.update()
 
 
-def _markdown(found: "Sequence[Figures]", notes: dict[str, object], count: int, command: str) -> str:
+def _markdown(found: "Sequence[Figures]", notes: dict[str, object], count: int, command: str, kept: bool) -> str:
     from videogen.metrics import ways_section
 
     return "\n\n".join([
         BEGIN,
         "## What holds clips together",
         _EXPLAINED.format(count=count, **notes),
+        *([] if kept else [_NOTHING_KEPT]),
         ways_section.table(found),
         f"Made by `{command}`.",
         f"![All ways, the same prompts and seeds](pictures/{SHEET})",

@@ -31,13 +31,14 @@ class Middle:
         """Scenes whose cameras do not zoom, a share of them moved; so many in a row as `alike` says, of one middle, move together."""
         if not self.share:
             return scenes
-        middle, half = box(scenes[::alike])
+        middle, half = (each.unflatten(0, (-1, alike)) for each in box(scenes))
+        middle, half = middle[:, 0], half.amax(1)  # all of them are to stay inside
         count = len(middle)
         low, high = self._ends(half)
         rank = low + (high - low) * torch.rand(count, 2, generator=generator)
         there = world.SIZE / 2 + self.deviation * torch.special.ndtri(rank.double()).float()
         chosen = torch.rand(count, 1, generator=generator) < self.share
-        shift = torch.where(chosen, there - middle, torch.zeros(())).repeat_interleave(alike, 0)[: len(scenes)]
+        shift = torch.where(chosen, there - middle, torch.zeros(())).repeat_interleave(alike, 0)
         return scenes.change(centre=scenes.centre + shift[:, None])
 
     def log_density(self, middle: Tensor, half: Tensor) -> Tensor:

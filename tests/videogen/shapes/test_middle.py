@@ -34,9 +34,11 @@ def test_objects_stay_inside_and_keep_their_distance() -> None:
 
 
 def test_scenes_that_belong_together_move_together() -> None:
-    moved = Middle(0.5).moved(twins(400, "motion", generator=draw(5)), generator=draw(6), alike=TWINS)
+    moved = Middle(0.5, 20.0).moved(twins(400, "motion", generator=draw(5)), generator=draw(6), alike=TWINS)
     fours = moved.centre.unflatten(0, (-1, TWINS))
     assert torch.equal(fours, fours[:, :1].expand_as(fours))
+    middle, half = box(moved)
+    assert bool(((middle - half >= -1e-2) & (middle + half <= world.SIZE + 1e-2)).all())
 
 
 @pytest.mark.parametrize("middle", [Middle(), Middle(0.8, 8.0), Middle(1.0, 25.0)])
