@@ -35,7 +35,7 @@ def test_diffusers_makes_the_same_clip(pipe: Pipeline) -> None:
 
 
 def test_its_advice_is_taken(pipe: Pipeline) -> None:
-    assert (pipe.steps, pipe.guidance, pipe.advised_strength(1.0)) == (25, 4.0, 0.65)
+    assert (pipe.steps, pipe.guidance, pipe.advised_strength(1.0)) == (15, 3.0, 0.65)
     assert pipe.default_size == (128, 128)
 
 
