@@ -65,9 +65,7 @@ def evaluate(
     mine = parse_portion(portion)
     if report is not None:
         document.check(report)
-    pipe = load(model, motion, sampler, dtype, device)
-    if compile:
-        pipe.compile()
+    pipe = load(model, motion, sampler, dtype, device, compile)
     steps, guidance = steps or pipe.steps, pipe.guidance if guidance is None else guidance
     settings = {
         "seed": seed, "simple": simple, "frames": frames, "steps": steps, "guidance": guidance, "sampler": sampler,
@@ -98,14 +96,16 @@ def command_line(chosen: dict[str, Any]) -> str:
     return spelt(["videogen", "evaluate"], evaluate, chosen, silent=("batch", "out", "portion", "quiet"))
 
 
-def load(model: str, motion: str | None, sampler: str, dtype: str, device: str) -> "Pipeline":
+def load(model: str, motion: str | None, sampler: str, dtype: str, device: str, compile: bool = False) -> "Pipeline":
     """The pipeline. Raises InputError for what is missing, broken, or no sampler, dtype or device."""
     from videogen import generation
     from videogen.sampling import SAMPLERS
 
     if sampler not in SAMPLERS:
         raise InputError(f"the sampler {sampler!r} is not known; choose one of {', '.join(SAMPLERS)}")
-    return generation.load(generation.Request("", model=model, motion=motion, dtype=dtype, device=device))
+    return generation.load(
+        generation.Request("", model=model, motion=motion, compile=compile, dtype=dtype, device=device)
+    )
 
 
 def sources_of(pipe: "Pipeline", frames: int, steps: int, guidance: float, sampler: str) -> "dict[str, Source]":

@@ -357,7 +357,8 @@ class Loop:
         """Write what a run needs to go on; nothing where it stands already, with the time that a budget of minutes counts."""
         folder = self.config.out / f"checkpoint-{self.step}"
         counted = self.config.budget.minutes is None or self._saved_seconds == self.seconds
-        if counted and self.saved is not None and self.saved.resolve() == folder.resolve():
+        stands = self.saved is not None and self.saved.resolve() == folder.resolve()
+        if all_of(self.accelerator, counted and stands):  # writing takes all processes, so they have to agree
             return folder
         state = {
             "step": self.step,
