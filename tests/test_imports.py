@@ -26,6 +26,7 @@ NOUNS = WORDS | {"path", "prediction", "conditioning"}
 NET = NOUNS | {"control", "attention", "files", "foreign"}
 ROOMS = {
     "errors": set(),
+    "applied": {"errors"},
     "foreign": set(),
     "mixing": {"errors"},
     "files": {"errors"},
@@ -36,7 +37,7 @@ ROOMS = {
     "attention": NOUNS | {"control"},
     "models": NET | {"models"},
     "adapters": NET | {"models", "adapters", "denoiser"},
-    "denoiser": NOUNS | {"control"},
+    "denoiser": NOUNS | {"control", "applied"},
     "times": NOUNS,
     "noise": NOUNS,
     "guidance": NOUNS,

@@ -75,6 +75,11 @@ class Control:
         """This control for one call; a control with a schedule resolves it here, before the network is entered."""
         return self
 
+    @property
+    def compiles(self) -> bool:
+        """Whether compiled blocks may have it inside: it only computes, and is the same or equal in all calls. Else its calls run as written."""
+        return False
+
     def __rshift__(self, other: Control) -> Control:
         return Chain((self, other))
 
@@ -109,6 +114,10 @@ class Chain(Control):
 
     def at(self, t: float, frames: tuple[int, ...], times: tuple[float, ...] | None) -> Control:
         return Chain(tuple(link.at(t, frames, times) for link in self.links))
+
+    @property
+    def compiles(self) -> bool:
+        return all(link.compiles for link in self.links)
 
     def __rshift__(self, other: Control) -> Control:
         return Chain((*self.links, other))
@@ -163,6 +172,10 @@ class OnRows(Control):
 
     def at(self, t: float, frames: tuple[int, ...], times: tuple[float, ...] | None) -> Control:
         return OnRows(self.inner.at(t, frames, times), self.words)
+
+    @property
+    def compiles(self) -> bool:
+        return self.inner.compiles
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from videogen.applied import as_written
 from videogen.conditioning import Conditioning
 from videogen.control import Control
 from videogen.errors import InputError
@@ -75,5 +77,7 @@ class Given:
             x = x.repeat(blocks, 1, 1, 1, 1)
             t = t if t.ndim == 0 else t.repeat(blocks)
         labels = path.label(t).to(x.device, torch.float32).expand(x.shape[0])
-        out, kept = self.denoiser.net(x, labels, cond, control)
+        # Each new control would have the blocks compiled once more.
+        with contextlib.nullcontext() if control is None or control.compiles else as_written():
+            out, kept = self.denoiser.net(x, labels, cond, control)
         return Prediction(x, out, path.alpha(t), path.sigma(t), self.denoiser.predicts, cond.rows, kept)

@@ -61,6 +61,10 @@ class FrameChoice(Control):
         k, v = (x[items, places].transpose(2, 3).flatten(3, 4) for x in (k, v))
         return q, k, v
 
+    @property
+    def compiles(self) -> bool:
+        return True
+
     def table(self, frames: Sequence[int]) -> list[list[int]]:
         """For every place of a call with these frame ids, the places it reads: f rows of m."""
         f = len(frames)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from videogen import plan
 from videogen.announced import model_opener, motion_installer
+from videogen.applied import compile_blocks
 from videogen.branches import Pair, apart, together
 from videogen.conditioning import Dial
 from videogen.control import Control, both
@@ -22,7 +23,6 @@ from videogen.files import replacing
 from videogen.free_init import FreeInit
 from videogen.guidance import Scale
 from videogen.models import autoencoder, folder
-from videogen.models.applied import compile_blocks
 from videogen.models.folder import Parts
 from videogen.models.sizes import Sizes, count, size_condition
 from videogen.models.text import suffixed
@@ -125,7 +125,10 @@ class Pipeline:
         return self
 
     def compile(self) -> Pipeline:
-        """Compile each block of the UNet by itself (`torch.compile`): the first call of a shape takes a minute or so more; returns itself."""
+        """Compile each block of the UNet by itself (`torch.compile`): the first call of a shape takes a minute or so more; returns itself.
+
+        Calls with a control (other than a frame choice), as editing has them, run as written.
+        """
         compile_blocks(self.parts.unet)
         return self
 

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from tests import nets
+from videogen.applied import blocks
 from videogen.conditioning import Conditioning, Dial, stack
 from videogen.control import Control, Keep
 from videogen.denoiser import Denoiser
 from videogen.errors import InputError
+from videogen.frame_choice import SPARSE_CAUSAL
 from videogen.path import Path
 from videogen.windows import Windows, windowed
 
@@ -139,3 +141,24 @@ def test_calls_that_do_not_fit_are_refused():
         net.given(nets.condition(b=2, f=2))(x, 500)
     with pytest.raises(InputError, match="does not take tokens 'image'"):
         net.given(nets.condition() & Conditioning(tokens={"image": torch.zeros(1, 4, nets.CONTEXT)}))
+
+
+def graphs(net: Denoiser, control: Control | None) -> int:
+    """How many graphs two calls compile."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    given = net.given(nets.condition(b=2), control)
+    for t in (500, 400):
+        given(nets.clip(2), t)
+    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+
+
+@torch.no_grad()
+def test_compiled_blocks_are_not_compiled_anew_for_every_control():
+    net = Denoiser(nets.tiny_unet(), PATH)
+    for block in blocks(net.net):
+        block.compile(backend="eager", dynamic=False, isolate_recompiles=True)
+    assert 0 < graphs(net, None) == graphs(net, SPARSE_CAUSAL)
+    for control in (Keep(lambda site: True), Keep(lambda site: True).on("cond"), SPARSE_CAUSAL >> Keep(lambda s: True)):
+        assert graphs(net, control) == 0
+    torch._dynamo.reset()

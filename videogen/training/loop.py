@@ -17,9 +17,9 @@ import accelerate
 import torch
 from torch import Tensor, nn
 
+from videogen.applied import as_written, compile_blocks, recompute_blocks
 from videogen.errors import InputError
 from videogen.files import replacing
-from videogen.models.applied import compile_blocks, recompute_blocks
 from videogen.training import checkpoints, shards
 from videogen.training.average import Average
 from videogen.training.config import RunConfig, accepted, check_export, check_folders, same_origin
@@ -298,17 +298,13 @@ class Loop:
         Every process must enter; one may compute.
         """
         training = {module: module.training for module in self.recipe.root.modules()}
-        with self.average.in_place(), shards.whole(self.wrapped), torch.no_grad(), self._eager():
+        with self.average.in_place(), shards.whole(self.wrapped), torch.no_grad(), as_written():
             self.recipe.root.eval()
             try:
                 yield
             finally:
                 for module, mode in training.items():
                     module.training = mode
-
-    def _eager(self) -> contextlib.AbstractContextManager[Any]:
-        # not otherwise, since it imports the compiler
-        return torch.compiler.set_stance("force_eager") if self.config.compile else contextlib.nullcontext()
 
     @property
     def _computes(self) -> bool:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Replicate
 
-from videogen.models.applied import blocks
+from videogen.applied import blocks
 
 
 def shard(wrapped: nn.Module, device: torch.device) -> None:

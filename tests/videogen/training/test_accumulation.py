@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.toy import OFFERS, Toy, ToySettings
+from videogen.applied import compile_blocks, recompute_blocks
 from videogen.errors import InputError
-from videogen.models.applied import compile_blocks, recompute_blocks
 from videogen.training import Draw, Offer, checkpoints, train
 
 

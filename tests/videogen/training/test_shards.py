@@ -10,8 +10,8 @@ from torch import nn
 
 from tests.forked import CONTEXT, together
 from tests.toy import OFFERS, Toy, ToySettings
+from videogen.applied import blocks
 from videogen.errors import InputError
-from videogen.models.applied import blocks
 from videogen.training import Offer, checkpoints, train
 
 pytestmark = pytest.mark.skipif(CONTEXT is None, reason="needs children that are forked")

@@ -6,9 +6,12 @@ none and is one piece.
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import nn
 
 from videogen.errors import InputError
@@ -52,3 +55,10 @@ def compile_blocks(root: nn.Module) -> None:
     """
     for block in list(blocks(root)) or [root]:
         block.compile(dynamic=False, isolate_recompiles=True)
+
+
+def as_written() -> contextlib.AbstractContextManager[Any]:
+    """Within, what was compiled runs as it is written."""
+    # Nothing is compiled before the compiler is imported, which takes seconds.
+    imported = "torch._dynamo" in sys.modules
+    return torch.compiler.set_stance("force_eager") if imported else contextlib.nullcontext()
