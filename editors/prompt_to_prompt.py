@@ -1,12 +1,12 @@
 """Prompt-to-Prompt (Hertz et al. 2022): source and target are sampled side by side, and the target takes the source's attention maps.
 
-Four rows in one call, uncond and cond for source and target; only the conditional ones exchange maps. Text maps by the alignment of the prompts
+Rows of one call: uncond and cond for source and target; only the conditional ones exchange maps. Text maps by the alignment of the prompts
 (section 3.2: word swap, adding a phrase, attention re-weighting), self-attention from 16 x 16 on for the first part of the steps. A clip is the
 same with f frames; with a motion module its maps along the frames can be exchanged too.
 
 For a clip that exists, DDIM inversion with the source prompt gives the noise, and the source row is put back on the inversion's states after each
-step (Ju et al. 2023, "Direct inversion"), so that its maps are the clip's own and guidance cannot carry it away; `pinned=False` samples it, as
-the paper does, which is for null texts from null-text inversion.
+step (Ju et al. 2023, "Direct inversion"), so that its maps are the clip's own and guidance cannot carry it away. It is then asked for its maps
+alone, so three rows of the four are enough. `pinned=False` samples it, as the paper does, which is for null texts from null-text inversion.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def side_by_side(
 
     Returns latents `2 f c h w` of source and target, and the last blend mask `f h w`. With `pinned` the source takes that trajectory's states.
     """
-    given, null = (stack(source=a, target=b) for a, b in zip(*pairs, strict=True))
+    given = stack(source=pairs[0][0], target=pairs[1][0])
     prompts = given.words
     fusion = exchange.between(prompts[0], prompts[1], self_level=level_of(work.pipe.parts.unet, SELF_SIDE))
     control: Control = FromBeside(fusion)
@@ -136,11 +136,13 @@ def side_by_side(
         control = control >> Keep(lambda site: site.place in levels, lambda probs: probs.mean(2, keepdim=True))
 
     def both(x: Tensor, t: float | Tensor, frames: Sequence[int] | None = None) -> Prediction:
-        against = null
-        if nulls is not None:
-            now = nulls(float(t))
-            against = stack(source=now, target=now)
-        return work.ask((given, against), guidance_scale, control.on("cond"))(x, t, frames)
+        now = [null for _, null in pairs] if nulls is None else [nulls(float(t))] * 2
+        null = dict(zip(("source", "target"), now, strict=True))
+        if pinned is not None:
+            # The source is put back after the step, so it needs no null row of its own.
+            del null["source"]
+            x = x if guidance_scale == 1 else torch.cat([x[1:], x])
+        return work.ask((given, stack(**null)), guidance_scale, control.on("cond"))(x, t, frames)
 
     states = iter(() if pinned is None else pinned.latents[1:])
 

@@ -12,6 +12,7 @@ from editors.workpiece import Workpiece, begin
 from tests import nets
 from tests.editors.precision import in_double
 from videogen.errors import InputError
+from videogen.inversion import Trajectory
 from videogen.pipeline import Pipeline
 from videogen.sampling import ddim
 
@@ -93,6 +94,19 @@ def test_outside_the_blend_the_latents_are_the_clips_own(double):
     outside = ~mask[:, None].expand_as(x[1])
     assert outside.any()
     assert torch.equal(x[1][outside], bench.latents[0][outside])
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_pinned_to_the_states_it_would_go_through_the_target_is_the_same(double, scale):
+    bench, exchange, blend = work(double), Exchange("replace", 0.8, 0.4, 0.4), Blend("circle", 0.5)
+    pairs, states = bench.conditions(SOURCE, TARGET), [noise(bench)]
+    ddim(bench.denoise(pairs[0], scale), states[0], bench.times, after=lambda x, s, pred: states.append(x) or x)
+    pinned = Trajectory(bench.times, torch.stack(states), torch.device("cpu"))
+    sampled, again = (
+        side_by_side(bench, noise(bench), pairs, exchange, blend, scale, pinned=source) for source in (None, pinned)
+    )
+    torch.testing.assert_close(again[0], sampled[0], rtol=1e-7, atol=1e-9)
+    assert torch.equal(again[1], sampled[1])
 
 
 def test_null_texts_take_the_negative_prompts_place(double):
