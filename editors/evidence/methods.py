@@ -39,7 +39,7 @@ T = TypeVar("T")
 FAITHFUL_GUIDANCE = 7.5  # of reconstructions
 TRAVEL = 30.0  # pixels of 128 that Text2Video-Zero's flow goes over the clip; the world's own are 24 to 60
 FIRST = 1 << 20  # every so-manieth frame is the first alone
-SMALL = 32  # latents a side below which its moments lie in the middle of the grid
+SMALL = 32  # latents a side below which a model is a small one
 LOCAL = ("colour", "adding", "shape")  # edits of one object: all but its place is kept by blending
 # Shares of the steps in which text maps and self-attention are the source's, chosen on clips of seed 1.
 SHARES = dict.fromkeys(EDITS, (0.2, 0.8)) | {"shape": (0.4, 0.4)}
@@ -65,6 +65,11 @@ class Workshop:
     tuning_rate: float = 3e-3
     descent: Descent = field(default_factory=Descent)
     _found: dict[str, tuple[Hashable, object]] = field(default_factory=dict, init=False)
+
+    @property
+    def small(self) -> bool:
+        """Whether activations of whole clips may be kept, and the moments of Text2Video-Zero lie in the middle of the grid."""
+        return self.still.parts.unet.config.sample_size < SMALL
 
     def scale(self, trial: Trial) -> float:
         """The guidance of a trial."""
@@ -219,7 +224,8 @@ def _null_text(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     def find() -> NullText:
         with torch.no_grad():
             pivot = inverted(work, described, progress=False)
-        return find_nulls(work, described, pivot, scale=scale, descent=shop.descent, progress=False)
+        descent = dataclasses.replace(shop.descent, recompute=not shop.small)
+        return find_nulls(work, described, pivot, scale=scale, descent=descent, progress=False)
 
     found = shop.once(
         "nulls",
@@ -250,7 +256,7 @@ def _text2video_zero(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     count, steps = shop.frames // 2, shop.steps
     x, y = world.DIRECTIONS[world.MOTIONS[int(trial.scene.motion[0, 0])]]
     pace = TRAVEL / world.SIZE * 512 / (count - 1)
-    upper = steps // 2 if shop.still.parts.unet.config.sample_size < SMALL else None
+    upper = steps // 2 if shop.small else None
     lower = None if upper is None else upper - max(1, round(0.06 * steps))
     return editors.text2video_zero(
         shop.still, trial.target, num_frames=count, num_inference_steps=steps, guidance_scale=shop.guidance,
