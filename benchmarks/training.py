@@ -5,7 +5,8 @@
     python benchmarks/training.py --widths small         # the same code in a minute
 
 Both hold the same random weights in float32 (autocast to the dtype) and train the motion modules with AdamW behind clipped gradients. Each has a
-process of its own, and they are asked in turn for a step on the same latents, times, noise and text. A figure is the median of the pairs' ratios.
+process of its own, one after the other, since both together would not fit: it makes two steps on the same latents, times, noise and text, and the
+second one counts. Which comes first changes from pair to pair; a figure is the median of the pairs' ratios.
 Peak memory is what a step needs above what the process held before it, so weights and optimizer state are not in it. The losses of the first step
 are compared.
 """
@@ -16,11 +17,12 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import NO_YES_BOTH, Worker, cells, compared, machine_options, made_by, published, serve, taken_in_turn
+from measuring import NO_YES_BOTH, Worker, cells, compared, machine_options, made_by, published, serve, turn
 from random_models import WIDTHS, motion_adapter, save_stable_diffusion
 
 LOOPS = ("diffusers", "videogen")
@@ -45,9 +47,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--widths", choices=WIDTHS, default="sd15")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--checkpointing", choices=NO_YES_BOTH, default="both", help="gradient checkpointing")
-    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--batch", type=int, default=1, help="clips")
-    parser.add_argument("--side", type=int, default=256, help="pixels")
+    parser.add_argument("--side", type=int, default=128, help="pixels")
     parser.add_argument("--pairs", type=int, default=3)
     machine_options(parser, "docs/benchmarks_training.md; a .json is written beside it")
     parser.add_argument("--worker", choices=LOOPS, help=argparse.SUPPRESS)
@@ -68,14 +70,18 @@ def _write_model(folder: Path, widths: str) -> None:
 
 
 def _pairs(folder: Path, args: argparse.Namespace, dtype: str, recomputed: bool) -> dict[str, Any]:
-    """One row: both loops started, one step each (whose losses are compared), a second, then asked in turn."""
-    workers = {name: _worker(name, folder, args, dtype, recomputed) for name in LOOPS}
-    losses: dict[str, list[float]] = {name: [] for name in LOOPS}
-    for _ in range(2):
-        for name, worker in workers.items():
-            worker.ask()
-            losses[name].append(float(torch.load(folder / f"{name}.pt", weights_only=True)))
-    runs = taken_in_turn(workers, args.pairs)
+    """One row."""
+    losses: dict[str, float] = {}
+
+    def second(name: str) -> dict[str, float]:
+        worker = _worker(name, folder, args, dtype, recomputed)
+        worker.ask()
+        losses[name] = float(torch.load(folder / f"{name}.pt", weights_only=True))
+        found = worker.ask()
+        worker.stop()
+        return found
+
+    runs = [turn({name: partial(second, name) for name in LOOPS}, i) for i in range(args.pairs)]
     row = {
         "dtype": dtype, "checkpointing": recomputed, "device": args.device, "widths": args.widths,
         **compared(runs, *LOOPS), "losses": losses,
@@ -204,7 +210,7 @@ def _table(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        first = " and ".join(f"{row['losses'][name][0]:.6f}" for name in LOOPS)
+        first = " and ".join(f"{row['losses'][name]:.6f}" for name in LOOPS)
         lines.append(
             f"| {row['dtype']} | {'yes' if row['checkpointing'] else 'no'} | {cells(row, *LOOPS, digits=2)} | {first} |"
         )
