@@ -77,7 +77,8 @@ class Pipeline:
         model: str | FilePath = "shapes",
         *,
         motion: str | FilePath | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
+        torch_dtype: torch.dtype | None = None,
         device: str | torch.device = "cpu",
         variant: str | None = None,
         revision: str | None = None,
@@ -87,12 +88,16 @@ class Pipeline:
     ) -> Pipeline:
         """Load a model folder in diffusers' layout, a hub id, or a single checkpoint file; `shapes` is the miniature in this package.
 
+        dtype            float32 where neither it nor `torch_dtype`, diffusers' older name for it, is given
         motion           a motion module: an AnimateDiff file, a MotionAdapter folder or hub id; `none` leaves out one that the model folder brings
         tokenizer        for single files, which have none: a folder with CLIP's vocabulary
         prediction_type  for single files that cannot say it (Stable Diffusion 2.x): `epsilon` or `v_prediction`
 
         Raises InputError for what is missing, broken or of another family.
         """
+        if None not in (dtype, torch_dtype) and dtype != torch_dtype:
+            raise InputError(f"dtype is {dtype} and torch_dtype {torch_dtype}, which mean the same; give one of them")
+        dtype = dtype or torch_dtype or torch.float32
         reach = functools.partial(folder.find, revision=revision, local_files_only=local_files_only)
         place = reach(model)
         source = None if motion is None or str(motion) == "none" else reach(motion)
@@ -117,6 +122,11 @@ class Pipeline:
             source = parts.motion
         installed = None if source is None else motion_installer()(parts.unet, source)
         return cls(parts, installed).to(device)
+
+    @classmethod
+    def from_single_file(cls, path: str | FilePath, **options: Any) -> Pipeline:
+        """`from_pretrained` of a checkpoint file, by diffusers' name for it."""
+        return cls.from_pretrained(path, **options)
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Pipeline:
         """Move all parts (SDXL's VAE stays in float32 where float16 is too narrow for it); returns itself."""

@@ -155,6 +155,18 @@ def test_vaes_of_other_families_run_as_the_pipeline_does(animated: tuple[Path, A
     assert pipe.parts.vae.dtype == torch.float16
 
 
+def test_the_names_that_diffusers_had_or_has_are_taken(animated: tuple[Path, Any], tmp_path: Path) -> None:
+    assert (
+        Pipeline.from_pretrained(animated[0], torch_dtype=torch.float16).parts.unet.conv_in.weight.dtype
+        == torch.float16
+    )
+    with pytest.raises(InputError, match="mean the same"):
+        Pipeline.from_pretrained(animated[0], dtype=torch.float16, torch_dtype=torch.float32)
+    (tmp_path / "empty.safetensors").touch()
+    with pytest.raises(InputError, match=r"empty\.safetensors"):
+        Pipeline.from_single_file(tmp_path / "empty.safetensors", torch_dtype=torch.float16)
+
+
 def test_generator_is_diffusers_draw(animated: tuple[Path, Any], pipe: Pipeline) -> None:
     expected = animated[1](
         PROMPT, num_frames=4, num_inference_steps=3, generator=torch.Generator().manual_seed(5), output_type="pt"
