@@ -44,22 +44,26 @@ def test_the_wheel_carries_configs_scripts_and_the_miniature(wheel: Path) -> Non
     assert "videogen/py.typed" in names
 
 
-def test_the_program_runs_from_the_unpacked_wheel_and_finds_its_configs(wheel: Path, tmp_path: Path) -> None:
-    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
-    code = (
-        "import videogen, videogen.cli.folders as f; from videogen.cli.app import main; main(['--version']);"
-        "print(f.configs_folder()); print(len(list(f.configs_folder().rglob('*.yaml'))))"
-    )
-    # -P and an empty folder: nothing of the checkout may help
+def unpacked(wheel: Path, folder: Path, code: str) -> list[str]:
+    """The lines that Python code prints where the wheel is unpacked and nothing else of ours can be found."""
+    zipfile.ZipFile(wheel).extractall(folder / "site")
     run = subprocess.run(
-        [sys.executable, "-P", "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        [sys.executable, "-P", "-c", code],  # -P and an empty folder: nothing of the checkout may help
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder / "site")},
         capture_output=True,
         text=True,
     )
     assert run.returncode == 0, run.stderr
-    version, folder, count = run.stdout.splitlines()
+    return run.stdout.splitlines()
+
+
+def test_the_program_runs_from_the_unpacked_wheel_and_finds_its_configs(wheel: Path, tmp_path: Path) -> None:
+    code = (
+        "import videogen, videogen.cli.folders as f; from videogen.cli.app import main; main(['--version']);"
+        "print(f.configs_folder()); print(len(list(f.configs_folder().rglob('*.yaml'))))"
+    )
+    version, folder, count = unpacked(wheel, tmp_path, code)
     assert version == "videogen 0.1.0"
     assert Path(folder) == tmp_path / "site" / "videogen" / "configs"
     assert int(count) == len(list((ROOT / "configs").rglob("*.yaml")))
@@ -67,20 +71,11 @@ def test_the_program_runs_from_the_unpacked_wheel_and_finds_its_configs(wheel: P
 
 def test_a_clip_is_generated_from_the_unpacked_wheel(wheel: Path, tmp_path: Path) -> None:
     """The miniature travels in it, and what the packages announce to each other is found."""
-    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (
         "import sys, videogen, motion_modules; from videogen.cli.app import main; print(videogen.__file__, motion_modules.__file__);"
         "sys.exit(main(['generate', 'a red circle', '--frames', '2', '--steps', '1', '--quiet', '-o', 'clip.mp4']))"
     )
-    run = subprocess.run(
-        [sys.executable, "-P", "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    found, written = run.stdout.splitlines()
+    found, written = unpacked(wheel, tmp_path, code)
     assert found.split() == [str(tmp_path / "site" / name / "__init__.py") for name in ("videogen", "motion_modules")]
     assert written == "clip.mp4"
     made = video.read_recipe(tmp_path / "clip.mp4").models
