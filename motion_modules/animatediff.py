@@ -245,6 +245,20 @@ def add_motion(unet: UNet, config: MotionConfig) -> UNet:
     return unet
 
 
+@torch.no_grad()
+def near_in_time(unet: nn.Module, scale: float) -> None:
+    """Fresh modules begin by attending to the same and neighbouring frames: queries and keys start as the identity, times `scale`.
+
+    Their product is then that of the positions, which falls with the distance in the heads of fast sines and hardly in those of slow ones. So a
+    frame's position reaches its own values from the start; under random queries attention is an even mean, in which every frame's position is
+    the same, and modules must find both what a frame is to do and when, where neither helps alone.
+    """
+    for module in unet.modules():
+        if isinstance(module, TemporalBlock):
+            for layer in (module.attn1.to_q, module.attn1.to_k, module.attn2.to_q, module.attn2.to_k):
+                layer.weight.copy_(scale * torch.eye(*layer.weight.shape))
+
+
 def _fill(level: DownLevel | MidLevel | UpLevel | nn.Module, modules: list[MotionModule]) -> None:
     slot = nn.ModuleList(modules)
     like = next(level.parameters())

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from motion_modules.animatediff import MotionConfig, add_motion
+from motion_modules.animatediff import MotionConfig, add_motion, near_in_time
 from motion_modules.export import write_motion, write_motion_and_image, write_motion_lora
 from videogen.conditioning import Conditioning, Dial
 from videogen.data.settings import Data
@@ -34,13 +34,15 @@ from videogen.training.trainable import IMAGE, MOTION, MOTION_ATTENTION
 class Modules(Strict):
     """New modules; the numbers are those of AnimateDiff v3.
 
-    norm_scope  where their GroupNorm takes its statistics: over each `frame` as the authors' code does, or over the `clip` as diffusers does
+    norm_scope    where their GroupNorm takes its statistics: over each `frame` as the authors' code does, or over the `clip` as diffusers does
+    near_in_time  queries and keys begin as this times the identity, so that a frame first attends to its neighbours; 0 is at random, as authors do
     """
 
     heads: int = Field(8, gt=0)
     positions: int = Field(32, gt=0)
     mid: bool = False
     norm_scope: Scope = "frame"
+    near_in_time: float = Field(0.0, ge=0)
 
 
 class MotionSettings(Settings):
@@ -83,6 +85,8 @@ def animated(settings: MotionSettings) -> Pipeline:
         groups=sizes.groups,
     )  # fmt: skip
     add_motion(unet, config)
+    if m.near_in_time:
+        near_in_time(unet, m.near_in_time)
     frames = min(max(settings.data.frames), m.positions)
     line = f"new modules, {m.positions} positions, norm over each {m.norm_scope}"
     return Pipeline(pipe.parts, Motion(line, config.to_diffusers(), m.positions, frames, settings.scheduler))

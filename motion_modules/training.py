@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from motion_modules.animatediff import (
     MotionConfig,
     Positions,
-    TemporalBlock,
     add_motion,
     motion_parameters,
     motion_state,
+    near_in_time,
 )
 from videogen.conditioning import Dial
 from videogen.errors import InputError
@@ -42,6 +42,7 @@ from videogen.training.recipe import JUDGE_SEED, Draw, Thunk
 
 # Where it is judged whether the words are heard: below, the noisy clip itself shows the direction.
 NOISES = (900, 960, 999)
+NEARNESS = 1.4  # of new modules
 
 
 class Every(NamedTuple):
@@ -133,7 +134,7 @@ class Motion:
         if s.start:
             _load_motion(self.root, s.start)
         else:
-            near_in_time(self.root)
+            near_in_time(self.root, NEARNESS)
         self.setting = Setting(s.model, device)
         clips = Order(s.clips, seed=1, frames=tuple(range(FRAMES)), twins="motion", middle=s.middle, usual=s.usual)
         self.data, self.aside = put_aside(self.setting.latents(clips, s.store), s.aside)
@@ -310,20 +311,6 @@ def _travel(data: Latents) -> Tensor:
     ways = torch.tensor([MOTIONS.index(name) for name in DIRECTIONS])
     clear = torch.isin(data.scenes.motion[:, 0], ways) & places(data.scenes).free.flatten(1).any(1)
     return clear.view(-1, data.together).all(1)
-
-
-@torch.no_grad()
-def near_in_time(unet: nn.Module, scale: float = 1.4) -> None:
-    """Fresh modules begin by attending to the same and neighbouring frames: queries and keys start as the identity, times `scale`.
-
-    Their product is then that of the positions, which falls with the distance in the heads of fast sines and hardly in those of slow ones. So a
-    frame's position reaches its own values from the start; under random queries attention is an even mean, in which every frame's position is
-    the same, and modules must find both what a frame is to do and when, where neither helps alone.
-    """
-    for module in unet.modules():
-        if isinstance(module, TemporalBlock):
-            for layer in (module.attn1.to_q, module.attn1.to_k, module.attn2.to_q, module.attn2.to_k):
-                layer.weight.copy_(scale * torch.eye(*layer.weight.shape))
 
 
 def turned(scenes: Scenes) -> Scenes:

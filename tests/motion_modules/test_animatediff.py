@@ -5,7 +5,15 @@ import torch
 from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from torch import nn
 
-from motion_modules.animatediff import MotionConfig, add_motion, motion_parameters, motion_state, remove_motion
+from motion_modules.animatediff import (
+    MotionConfig,
+    TemporalBlock,
+    add_motion,
+    motion_parameters,
+    motion_state,
+    near_in_time,
+    remove_motion,
+)
 from tests import nets
 from videogen.conditioning import Conditioning, Dial, stack
 from videogen.control import Control
@@ -383,3 +391,20 @@ def test_more_frames_than_positions_are_refused():
 def test_adapters_of_other_topologies_are_refused_by_name(change):
     with pytest.raises(InputError, match="motion adapter"):
         MotionConfig.from_diffusers({**MotionConfig().to_diffusers(), **change})
+
+
+def test_fresh_modules_attend_most_to_their_own_frame_and_less_the_farther_one_is() -> None:
+    unet = UNet(UNetConfig(channels=(64, 64), depths=(1, 0), heads=(2, 2), context=8, layers=1, groups=4))
+    add_motion(unet, MotionConfig(channels=(64, 64), layers=1, heads=2, groups=4))
+    near_in_time(unet, 1.4)
+    block = next(module for module in unet.modules() if isinstance(module, TemporalBlock))
+    for layer in (block.attn1, block.attn2):
+        places = block.pos_embed.pe[0, :16]
+        queries, keys = layer.to_q.weight @ places.T, layer.to_k.weight @ places.T
+        first_head = (queries[:32].T @ keys[:32] / 32**0.5).softmax(-1).detach()
+        assert first_head.argmax(-1).tolist() == list(range(16))
+        near, far = first_head.diagonal(1).mean(), first_head.diagonal(8).mean()
+        assert first_head.diagonal().mean() > near > 4 * far
+        # The last head knows little of places: it sees all frames.
+        last_head = (queries[32:].T @ keys[32:] / 32**0.5).softmax(-1)
+        assert last_head.min() > 0.2 / 16

@@ -177,6 +177,13 @@ def test_exported_modules_are_the_trained_ones_and_diffusers_says_what_the_card_
         assert f"changes by {off:.2g} of its size" in card
 
 
+def test_new_modules_may_begin_by_attending_near_in_time(worlds: Worlds, tmp_path: Path) -> None:
+    recipe = recipe_of("motion", worlds, tmp_path, modules={"heads": 2, "near_in_time": 1.4})
+    queries = [value for name, value in motion_state(recipe.root).items() if "to_q" in name]
+    assert queries
+    assert all(torch.equal(value, 1.4 * torch.eye(len(value))) for value in queries)
+
+
 def test_the_official_file_has_the_authors_names_and_the_run_in_its_header(animated: Path, worlds: Worlds) -> None:
     pipe = Pipeline.from_pretrained(worlds[0], motion=animated / "motion_adapter")
     wanted = write_official(motion_state(pipe.parts.unet), "animatediff_v3")

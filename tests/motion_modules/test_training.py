@@ -6,14 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from motion_modules.animatediff import MotionConfig, TemporalBlock, add_motion, motion_state
+from motion_modules.animatediff import MotionConfig, add_motion, motion_state
 from motion_modules.training import (
     Every,
     Motion,
     Phase,
     Settings,
     drawn,
-    near_in_time,
     positions_of,
     put_aside,
     travelling,
@@ -122,23 +121,6 @@ def test_fours_put_aside_travel_and_are_trained_on_in_no_step() -> None:
     assert kept.together == aside.together == 4
     with pytest.raises(InputError, match=r"settings\.clips"):
         put_aside(aside.fours(torch.tensor([True, False, False])), 3)
-
-
-def test_fresh_modules_attend_most_to_their_own_frame_and_less_the_farther_one_is() -> None:
-    unet = UNet(UNetConfig(channels=(64, 64), depths=(1, 0), heads=(2, 2), context=8, layers=1, groups=4))
-    add_motion(unet, MotionConfig(channels=(64, 64), layers=1, heads=2, groups=4))
-    near_in_time(unet)
-    block = next(module for module in unet.modules() if isinstance(module, TemporalBlock))
-    for layer in (block.attn1, block.attn2):
-        places = block.pos_embed.pe[0, :16]
-        queries, keys = layer.to_q.weight @ places.T, layer.to_k.weight @ places.T
-        first_head = (queries[:32].T @ keys[:32] / 32**0.5).softmax(-1).detach()
-        assert first_head.argmax(-1).tolist() == list(range(16))
-        near, far = first_head.diagonal(1).mean(), first_head.diagonal(8).mean()
-        assert first_head.diagonal().mean() > near > 4 * far
-        # The last head knows little of places: it sees all frames.
-        last_head = (queries[32:].T @ keys[32:] / 32**0.5).softmax(-1)
-        assert last_head.min() > 0.2 / 16
 
 
 def test_what_is_missed_is_nothing_of_the_truth_and_all_of_what_is_the_same_for_all_directions(
