@@ -61,7 +61,7 @@ class Phase(NamedTuple):
     """Until this share of the budget, steps on `clips` clips of so many frames, whatever their distance.
 
     A share `single` of them is on as many frames by themselves, each of another clip, and a share `focus` on clips at high noise; both are of
-    `travelling` scenes alone.
+    scenes in fours of which the word for the motion tells all that differs (`telling`).
     """
 
     until: float
@@ -90,7 +90,10 @@ class Settings(Strict):
     )
     noise_power: float = 0.7  # below 1: more often at high noise, where the direction is decided
     single_power: float = 0.05  # for frames by themselves, whose places are open at t of 900 and more
-    focus_power: float = 0.2  # for clips of travelling scenes: frames together show a track at t of 700 to 930
+    focus_power: float = 0.2  # for clips at high noise: frames together show a track at t of 700 to 930
+    staying: float = Field(
+        0.5, ge=0, le=1
+    )  # of these two, on fours that stand, grow, shrink and rotate rather than travel
     pair_share: float = Field(
         0.2, ge=0, le=1
     )  # of the steps on clips, on such as have two objects and are not in fours
@@ -105,7 +108,7 @@ class Settings(Strict):
     still_share: float = Field(0.25, ge=0, lt=1)  # of the steps, in which those learn from stills with the modules off
     stills: int = 48_000
     judged: int = 64
-    aside: int = Field(8, gt=0)  # travelling fours kept out of training, to see what of their difference is missed
+    aside: int = Field(8, gt=0)  # fours of each kind kept out of training, to see what of their difference is missed
     made: int = 16  # clips that are made from captions and measured
 
 
@@ -138,7 +141,7 @@ class Motion:
         self.setting = Setting(s.model, device)
         clips = Order(s.clips, seed=1, frames=tuple(range(FRAMES)), twins="motion", middle=s.middle, usual=s.usual)
         self.data, self.aside = put_aside(self.setting.latents(clips, s.store), s.aside)
-        self.travelling = travelling(self.data)
+        self.lessons = [self.data.fours(telling(self.data, travel)) for travel in (True, False)]
         pairs = replace(clips, count=s.clips // 4, seed=2, twins=None, objects=2)
         self.pairs = self.setting.latents(pairs, s.store)
         held_out = replace(clips, count=s.judged, seed=JUDGE_SEED, twins=None)
@@ -165,11 +168,12 @@ class Motion:
             data, size, power = self.pairs if pair else self.data, phase.clips, s.noise_power
             every: Every | None = drawn(phase.frames, generator)
             lesson = float(torch.rand((), generator=generator))
+            stays = float(torch.rand((), generator=generator)) < s.staying
             if lesson < phase.single:
-                every, data = drawn(1, generator), self.travelling
+                every, data = drawn(1, generator), self.lessons[stays]
                 size, power = phase.clips * phase.frames, s.single_power
             elif lesson < phase.single + phase.focus:
-                data, power = self.travelling, s.focus_power
+                data, power = self.lessons[stays], s.focus_power
             if s.image != "frozen" and float(torch.rand((), generator=generator)) < s.still_share:
                 every, data, size, power = None, self.stills, phase.clips * phase.frames, s.noise_power
             elif every:
@@ -194,7 +198,8 @@ class Motion:
 
         `error_T` at t = T, and `hears_T`: how much larger it gets, as a share, when the captions tell the opposite direction. `missed_first_T`,
         `missed_last_T` and `missed_clip_T`: of what differs in the targets of four scenes that go four ways under one noise, the share that the
-        predictions miss; in the first and the last frame by itself, and in whole clips.
+        predictions miss; in the first and the last frame by itself, and in whole clips. `missed_staying_T`: the same of clips of four that stand,
+        grow, shrink and rotate.
         """
         every = Every(0, 2, FRAMES // 2)
         scenes, latents = moving(self.held_out.frames_of(every.frames))
@@ -206,12 +211,14 @@ class Motion:
                 figures[f"hears_{time}"] = self._error(opposite, latents, time) / right - 1
             made = self.setting.made(self.root, self.settings.made, frames=latents.latents.shape[1])
         parts = {"first": Every(0, 1, 1), "last": Every(FRAMES - 1, 1, 1), "clip": Every(0, 1, FRAMES)}
-        missed = {f"missed_{name}_{t}": self._missed(every, t) for name, every in parts.items() for t in NOISES}
-        return figures | missed | made
+        travel, stay = self.aside
+        missed = {f"missed_{name}_{t}": self._missed(travel, every, t) for name, every in parts.items() for t in NOISES}
+        staying = {f"missed_staying_{t}": self._missed(stay, parts["clip"], t) for t in NOISES}
+        return figures | missed | staying | made
 
     @torch.no_grad()
-    def _missed(self, every: Every, time: int) -> float:
-        data, alike = self.aside.frames_of(every.frames), self.aside.together
+    def _missed(self, aside: Latents, every: Every, time: int) -> float:
+        data, alike = aside.frames_of(every.frames), aside.together
         generator, left, there = Draw(JUDGE_SEED, time).generator("aside"), 0.0, 0.0
         for start in range(0, len(data.latents), alike):
             part = slice(start, start + alike)
@@ -290,27 +297,32 @@ def moving(held_out: Latents) -> tuple[Scenes, Latents]:
     return chosen.scenes, chosen
 
 
-def travelling(data: Latents) -> Latents:
-    """The fours that go the four ways on a plain background, whose places are known: all that differs among them is what a direction's word tells."""
-    return data.fours(_travel(data))
+def telling(data: Latents, travel: bool) -> Tensor:
+    """Which fours go the four ways or, without `travel`, stand, grow, shrink and rotate, on a plain background, where places are known.
 
-
-def put_aside(data: Latents, count: int) -> tuple[Latents, Latents]:
-    """The data without the last `count` of the travelling fours (at most half of these), and those. Raises InputError where there are not two."""
-    places = _travel(data).nonzero()[:, 0]
-    if len(places) < 2:
-        raise InputError(
-            "settings.clips: among so few are not two fours that go the four ways on a plain background; give some hundred"
-        )
-    aside = torch.zeros(len(data.latents) // data.together, dtype=torch.bool)
-    aside[places[-min(count, len(places) // 2) :]] = True
-    return data.fours(~aside), data.fours(aside)
-
-
-def _travel(data: Latents) -> Tensor:
+    All that differs among such four is what the word for the motion tells.
+    """
     ways = torch.tensor([MOTIONS.index(name) for name in DIRECTIONS])
-    clear = torch.isin(data.scenes.motion[:, 0], ways) & places(data.scenes).free.flatten(1).any(1)
-    return clear.view(-1, data.together).all(1)
+    told = (torch.isin(data.scenes.motion[:, 0], ways) == travel) & places(data.scenes).free.flatten(1).any(1)
+    return told.view(-1, data.together).all(1)
+
+
+def put_aside(data: Latents, count: int) -> tuple[Latents, list[Latents]]:
+    """The data without the last `count` of the `telling` fours of each kind (at most half of them); those that travel, and those that stay.
+
+    Raises InputError where there are not two of a kind.
+    """
+    aside = []
+    for travel in (True, False):
+        numbers = telling(data, travel).nonzero()[:, 0]
+        if len(numbers) < 2:
+            what = "go the four ways" if travel else "stay"
+            raise InputError(
+                f"settings.clips: among so few are not two fours that {what} on a plain background; give some hundred"
+            )
+        aside.append(torch.zeros(len(data.latents) // data.together, dtype=torch.bool))
+        aside[-1][numbers[-min(count, len(numbers) // 2) :]] = True
+    return data.fours(~(aside[0] | aside[1])), [data.fours(which) for which in aside]
 
 
 def turned(scenes: Scenes) -> Scenes:

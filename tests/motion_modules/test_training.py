@@ -15,7 +15,7 @@ from motion_modules.training import (
     drawn,
     positions_of,
     put_aside,
-    travelling,
+    telling,
     turned,
 )
 from tests import tiny_world
@@ -98,29 +98,34 @@ def test_frames_are_drawn_from_all_of_the_clip_at_an_even_distance() -> None:
         )
 
 
-def test_what_travels_differs_in_its_direction_alone_and_its_places_are_known() -> None:
+def fours() -> Latents:
     scenes = twins(400, "motion", generator=torch.Generator().manual_seed(0))
-    empty = torch.zeros(400, 1, 1, 1, 1)
-    found = travelling(Latents(scenes, empty, empty[:, :, 0], empty[:, 0], together=4))
-    assert 20 < len(found.scenes) < 400
-    assert len(found.latents) == len(found.scenes)
-    assert {shapes.MOTIONS[int(number)] for number in found.scenes.motion[:, 0]} <= set(shapes.DIRECTIONS)
-    assert bool(places(found.scenes).free.flatten(1).any(1).all())
-    for name in ("shape", "colour", "centre", "travel", "background"):
-        values = getattr(found.scenes, name).unflatten(0, (-1, 4))
+    marks = torch.arange(400.0)[:, None, None, None, None]
+    return Latents(scenes, marks, marks[:, :, 0], marks[:, 0], together=4)
+
+
+@pytest.mark.parametrize("travel", [True, False])
+def test_telling_fours_differ_in_their_motion_alone_and_their_places_are_known(travel: bool) -> None:
+    data = fours()
+    found = data.fours(telling(data, travel)).scenes
+    assert 20 < len(found) < 400
+    assert {shapes.MOTIONS[int(number)] in shapes.DIRECTIONS for number in found.motion[:, 0]} == {travel}
+    assert bool(places(found).free.flatten(1).any(1).all())
+    for name in ("shape", "colour", "radius", "centre", "background", *(["travel"] if travel else [])):
+        values = getattr(found, name).unflatten(0, (-1, 4))
         assert torch.equal(values, values[:, :1].expand_as(values))
 
 
-def test_fours_put_aside_travel_and_are_trained_on_in_no_step() -> None:
-    scenes = twins(400, "motion", generator=torch.Generator().manual_seed(0))
-    marks = torch.arange(400.0)[:, None, None, None, None]
-    data = Latents(scenes, marks, marks[:, :, 0], marks[:, 0], together=4)
+def test_fours_of_each_kind_are_put_aside_and_trained_on_in_no_step() -> None:
+    data = fours()
     kept, aside = put_aside(data, 3)
-    assert aside.latents.flatten().tolist() == travelling(data).latents.flatten().tolist()[-12:]
-    assert sorted([*kept.latents.flatten().tolist(), *aside.latents.flatten().tolist()]) == list(range(400))
-    assert kept.together == aside.together == 4
-    with pytest.raises(InputError, match=r"settings\.clips"):
-        put_aside(aside.fours(torch.tensor([True, False, False])), 3)
+    for travel, found in zip((True, False), aside, strict=True):
+        assert found.latents.flatten().tolist() == data.fours(telling(data, travel)).latents.flatten().tolist()[-12:]
+    assert sorted(value for part in (kept, *aside) for value in part.latents.flatten().tolist()) == list(range(400))
+    assert {part.together for part in (kept, *aside)} == {4}
+    for travel, kind in ((True, "go the four ways"), (False, "stay")):
+        with pytest.raises(InputError, match=rf"settings\.clips.*{kind}"):
+            put_aside(data.fours(~telling(data, travel)), 3)
 
 
 def test_what_is_missed_is_nothing_of_the_truth_and_all_of_what_is_the_same_for_all_directions(
@@ -131,12 +136,12 @@ def test_what_is_missed_is_nothing_of_the_truth_and_all_of_what_is_the_same_for_
     truth = recipe.setting.asked(recipe.root, _some(recipe))[1]
     for answer, missed in ((truth, 0.0), (truth.mean(0, keepdim=True).expand_as(truth), 1.0)):
         monkeypatch.setattr(recipe.setting, "asked", lambda net, batch, answer=answer: (answer, truth))
-        assert recipe._missed(Every(0, 1, 16), 960) == pytest.approx(missed)
+        assert recipe._missed(recipe.aside[0], Every(0, 1, 16), 960) == pytest.approx(missed)
 
 
 def _some(recipe: Motion) -> Batch:
     """Four scenes that go four ways."""
-    data, noise = recipe.aside, torch.zeros(4, 16, 4, 16, 16)
+    data, noise = recipe.aside[0], torch.zeros(4, 16, 4, 16, 16)
     return Batch(data.latents[:4].float(), torch.ones(1), plain(data.scenes[:4]), torch.full((4,), 960), noise)
 
 
