@@ -95,6 +95,7 @@ def overrides(training: Training, tried: Path) -> list[str]:
         f"out={tried / training.config}",
         f"export={tried / 'out' / training.export}",
         "budget={steps: 2}",
+        "compile=false",
         "settings.data.batch_size=2",
         f"settings.data.sources=[{{layout: webvid, csv: {corpus}/results.csv, videos: {corpus}/videos}}]",
         f"settings.data.store={corpus}/facts",
