@@ -12,6 +12,7 @@ from editors.edited import Edited
 from editors.workpiece import Workpiece, begin
 from videogen.branches import Pair
 from videogen.conditioning import Dial
+from videogen.errors import InputError
 from videogen.guidance import Scale
 from videogen.inversion import Asked, Trajectory, invert, reconstruct
 from videogen.pipeline import Pipeline
@@ -35,6 +36,7 @@ def ddim_inversion(
     rounds: int = 0,
     motion_scale: float | Dial = 1.0,
     windows: Windows | None = None,
+    trajectory: Trajectory | None = None,
     progress: bool = True,
 ) -> Edited:
     """Invert frames `f 3 H W` under the source prompt (which may be empty), then sample from that noise under the target.
@@ -43,17 +45,53 @@ def ddim_inversion(
     guidance_scale   of the sampling; None is the model's own
     inversion_scale  of the inversion; 1, no guidance, unless a study wants otherwise
     asked, rounds    how the inverse step is guessed and refined, see `videogen.inversion`
+    trajectory       an inversion of this clip by `invert_clip`, instead of making one
 
     Measured: `reconstruction_rms`, of the latents, and `reconstruction_psnr`, in dB against the VAE's round trip, of
     sampling under the source prompt just as the inversion did.
     """
     work = begin(pipe, clip, steps, strength=strength, guidance_scale=guidance_scale, windows=windows)
     described, wanted = work.conditions(source, target, negative_prompt=negative_prompt, motion_scale=motion_scale)
-    trajectory = inverted(work, described, scale=inversion_scale, asked=asked, rounds=rounds, progress=progress)
+    if trajectory is None:
+        trajectory = inverted(work, described, scale=inversion_scale, asked=asked, rounds=rounds, progress=progress)
+    check_fits(work, trajectory)
     x = work.sample(work.denoise(wanted, work.plan.guidance), trajectory.noise, progress)
     again = reconstruct(work.denoise(described, inversion_scale), trajectory)
     rms, psnr = float(trajectory.distance(again)[-1]), work.psnr(again.clean)
     return work.edited(x, reconstruction_rms=rms, reconstruction_psnr=psnr)
+
+
+@torch.no_grad()
+def invert_clip(
+    pipe: Pipeline,
+    clip: Tensor,
+    source: str,
+    *,
+    steps: int = 50,
+    strength: float | None = None,
+    asked: Asked = "target",
+    rounds: int = 0,
+    motion_scale: float | Dial = 1.0,
+    windows: Windows | None = None,
+    progress: bool = True,
+) -> Trajectory:
+    """The inversion of frames `f 3 H W` under the prompt that describes them, for several edits: their `trajectory`.
+
+    They need the same clip, steps and strength. The other arguments are those of `ddim_inversion`.
+    """
+    work = begin(pipe, clip, steps, strength=strength, windows=windows)
+    (described,) = work.conditions(source, motion_scale=motion_scale)
+    return inverted(work, described, asked=asked, rounds=rounds, progress=progress)
+
+
+def check_fits(work: Workpiece, trajectory: Trajectory) -> None:
+    """Raise InputError where an inversion is of another clip, or on another grid."""
+    if not torch.equal(trajectory.times.t, work.times.t):
+        raise InputError(
+            "the trajectory was made with other steps or another strength; invert the clip with those of this call"
+        )
+    if trajectory.clean.shape != work.latents.shape or not torch.allclose(trajectory.clean, work.latents, atol=1e-2):
+        raise InputError("the trajectory ends in another clip than the one that is given; invert this one")
 
 
 def inverted(

@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 
 from editors.alignment import refine
+from editors.ddim_inversion import check_fits
 from editors.edited import Edited
 from editors.local_blend import added, blend_words, word_mask
 from editors.map_fusion import Exchange, Fusion, FusionNow, inside, span
 from editors.map_levels import attention_sites, level_of, word_sites
-from editors.map_store import Hold, KeepAt, Maps, holding
+from editors.map_store import Hold, KeepAt, Maps, Recomputed, holding
 from editors.workpiece import begin, tuned_with
 from motion_modules.tune_a_video import temporal_parameters
 from videogen.conditioning import Dial
@@ -97,6 +98,7 @@ def fatezero(
     negative_prompt: str | None = None,
     motion_scale: float | Dial = 1.0,
     windows: Windows | None = None,
+    trajectory: Trajectory | None = None,
     progress: bool = True,
 ) -> Edited:
     """Edit frames `f 3 H W` in [0, 1] by changing their prompt.
@@ -107,6 +109,7 @@ def fatezero(
     folder    where `disk` puts its files meanwhile; None is the system's place
     strength  share of the grid that is inverted and sampled again; None is the model's own advice, else all
     guidance_scale   of the edit; None is the model's own
+    trajectory  an inversion of this clip under the source prompt (`ddim_inversion.invert_clip`), instead of making one; maps are recomputed from it
 
     Measured: `held_mib`, the most memory that held maps took. Raises InputError where prompts, words and settings do not fit each other.
     """
@@ -117,11 +120,20 @@ def fatezero(
     fusing = settled(unet, pairs[0][0].words[0], pairs[1][0].words[0], settings)
     times, sites = tuple(work.times.t.tolist()), attention_sites(unet)
     ask = work.ask(pairs[0], 1.0, KeepAt(fusing.sites))
+    if trajectory is not None:
+        check_fits(work, trajectory)
+        if hold != "recomputed":
+            raise InputError(
+                f"maps in {hold} are those of the inversion itself; leave the trajectory out, or hold them recomputed"
+            )
     with (
         holding(hold, ask, lambda t: fusing.needs(t, times, sites), folder) as maps,
-        bar(2 * len(times), progress, "editing") as tick,
+        bar((2 if trajectory is None else 1) * len(times), progress, "editing") as tick,
     ):
-        trajectory = invert(work.in_windows(maps.listening(ask)), work.latents, work.times, after=ticking(tick))
+        if trajectory is None:
+            trajectory = invert(work.in_windows(maps.listening(ask)), work.latents, work.times, after=ticking(tick))
+        elif isinstance(maps, Recomputed):
+            maps.follow(trajectory)
         control = (Keep(fusing.shows, over_heads) >> FromInversion(fusing, maps)).on("cond")
         edit = work.ask(pairs[1], work.plan.guidance, control)
         blend = LatentBlend(fusing, maps, trajectory)

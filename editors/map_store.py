@@ -24,6 +24,7 @@ from torch import Tensor
 from videogen.control import Control, Keep, Site
 from videogen.errors import InputError
 from videogen.files import replacing
+from videogen.inversion import Trajectory
 from videogen.prediction import Denoise, Prediction
 
 Hold = Literal["recomputed", "memory", "disk"]
@@ -117,6 +118,7 @@ class Recomputed:
     needed: Callable[[float], bool]
     most: int = 0
     asked: dict[Call, tuple[Tensor, torch.device]] = field(default_factory=dict)  # x on the processor, and where it was
+    followed: Trajectory | None = None
     latest: tuple[Call, Maps] | None = None
 
     def listening(self, ask: Denoise) -> Denoise:
@@ -128,12 +130,23 @@ class Recomputed:
 
         return asked
 
+    def follow(self, trajectory: Trajectory) -> None:
+        """Take the latents from an inversion that was made before, instead of listening to one."""
+        self.followed = trajectory
+
+    def _latents(self, t: float, frames: tuple[int, ...]) -> tuple[Tensor, torch.device]:
+        if self.followed is None:
+            return self.asked[t, frames]
+        # The inversion asks at t about the state that the step from t arrives at.
+        step = self.followed.times.t.tolist().index(t)
+        return self.followed.latents[step + 1][:, list(frames)], self.followed.device
+
     def __call__(self, t: float, frames: tuple[int, ...]) -> Maps:
         if self.latest is None or self.latest[0] != (t, frames):
             self.latest = None  # the last call's maps go before this one's come
             found: Maps = {}
             if self.needed(t):
-                latents, device = self.asked[t, frames]
+                latents, device = self._latents(t, frames)
                 found = self.ask(latents.to(device), t, frames).kept
             self.latest = ((t, frames), found)
             self.most = max(self.most, size_of(found))

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from editors.ddim_inversion import inverted
+from editors.ddim_inversion import check_fits, inverted
 from editors.edited import Edited
 from editors.workpiece import Workpiece, begin
 from videogen.branches import Pair
@@ -103,6 +103,7 @@ def null_text(
     rounds: int = 0,
     motion_scale: float | Dial = 1.0,
     windows: Windows | None = None,
+    trajectory: Trajectory | None = None,
     progress: bool = True,
 ) -> Edited:
     """Find the null texts of frames `f 3 H W` under the source prompt, then sample under the target with them.
@@ -110,6 +111,7 @@ def null_text(
     strength        share of the grid that is inverted and sampled again; None is the model's own advice, else all
     guidance_scale  of both, as the embeddings serve one scale; None is the model's own
     asked, rounds   of the inversion that gives the pivot, see `videogen.inversion`
+    trajectory      the pivot, an inversion of this clip under the source prompt (`ddim_inversion.invert_clip`), instead of making one
 
     Measured: `reconstruction_rms`, of the latents under the source prompt, and `reconstruction_psnr`, in dB against the
     VAE's round trip.
@@ -118,10 +120,12 @@ def null_text(
     check_precision(pipe)
     work = begin(pipe, clip, steps, strength=strength, windows=windows)
     described, wanted = work.conditions(source, target, motion_scale=motion_scale)
-    pivot = inverted(work, described, asked=asked, rounds=rounds, progress=progress)
-    found = find_nulls(work, described, pivot, scale=scale, descent=descent, progress=progress)
-    x = work.sample(following(work, wanted, found.at, scale), pivot.noise, progress)
-    rms, psnr = float(pivot.distance(found.reached)[-1]), work.psnr(found.reached.clean)
+    if trajectory is None:
+        trajectory = inverted(work, described, asked=asked, rounds=rounds, progress=progress)
+    check_fits(work, trajectory)
+    found = find_nulls(work, described, trajectory, scale=scale, descent=descent, progress=progress)
+    x = work.sample(following(work, wanted, found.at, scale), trajectory.noise, progress)
+    rms, psnr = float(trajectory.distance(found.reached)[-1]), work.psnr(found.reached.clean)
     return work.edited(x, reconstruction_rms=rms, reconstruction_psnr=psnr)
 
 

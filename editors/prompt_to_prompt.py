@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from editors.alignment import Edit
-from editors.ddim_inversion import inverted
+from editors.ddim_inversion import check_fits, inverted
 from editors.edited import Edited
 from editors.local_blend import LocalBlend, blend_words
 from editors.map_fusion import Exchange, Fusion, FusionNow, Steps, span
@@ -71,6 +71,7 @@ def prompt_to_prompt(
     pinned: bool = True,
     nulls: Nulls | None = None,
     windows: Windows | None = None,
+    trajectory: Trajectory | None = None,
     progress: bool = True,
 ) -> Edited:
     """Edit frames `f 3 H W` in [0, 1] by changing their prompt.
@@ -82,6 +83,7 @@ def prompt_to_prompt(
     guidance_scale  None is the model's own
     pinned    keep the source row on the inversion; else it is sampled
     nulls     the null condition (one item) at each time, from null-text inversion, in the negative prompt's place
+    trajectory  an inversion of this clip under the source prompt (`ddim_inversion.invert_clip`), instead of making one
 
     Measured: `source_rms`, how far the source row ended from the clip's latents (0 where it is pinned).
     Raises InputError where prompts, words and edit do not fit each other, or the clip does not fit the model.
@@ -93,7 +95,9 @@ def prompt_to_prompt(
     exchange.between(first, second)  # what does not fit is refused before the network is asked
     if blend is not None:
         blend_words(first, second, blend.words)
-    trajectory = inverted(work, pairs[0], progress=progress)
+    if trajectory is None:
+        trajectory = inverted(work, pairs[0], progress=progress)
+    check_fits(work, trajectory)
     x, mask = side_by_side(
         work,
         trajectory.noise,

@@ -14,13 +14,13 @@ import textwrap
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 import editors
-from editors.ddim_inversion import inverted
+from editors.ddim_inversion import invert_clip
 from editors.edited import Edited
 from editors.evidence.trials import EDITS, FROM_TEXT, RECONSTRUCTION, Trial
 from editors.fatezero import RECONSTRUCTION as FAITHFUL
@@ -31,6 +31,7 @@ from editors.prompt_to_prompt import Blend
 from editors.text2video_zero import translation
 from editors.tune_a_video import sample, tune
 from editors.workpiece import begin
+from videogen.inversion import Trajectory
 from videogen.pipeline import Pipeline
 from videogen.shapes import render, world
 
@@ -138,24 +139,41 @@ def _truth(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     return Edited(shop.round_trip(render(trial.changed, shop.frames, shop.moving.default_size[0]).frames[0]))
 
 
+def told(shop: Workshop, trial: Trial) -> dict[str, Any]:
+    """What all methods are told."""
+    return {
+        "steps": shop.grid(trial),
+        "strength": shop.share(trial),
+        "guidance_scale": shop.scale(trial),
+        "progress": False,
+    }
+
+
 def _inversion(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     return editors.ddim_inversion(
-        shop.moving, clip, trial.source, trial.target, steps=shop.grid(trial), strength=shop.share(trial),
-        guidance_scale=shop.scale(trial), progress=False,
+        shop.moving, clip, trial.source, trial.target, trajectory=inversion(shop, shop.moving, trial, clip), **told(shop, trial)
     )  # fmt: skip
+
+
+def inversion(shop: Workshop, pipe: Pipeline, trial: Trial, clip: Tensor) -> Trajectory:
+    """Of a clip by the model of the clips or of pictures, shared by all methods and edits."""
+
+    def find() -> Trajectory:
+        return invert_clip(pipe, clip, trial.source, steps=shop.grid(trial), strength=shop.share(trial), progress=False)
+
+    kind = f"{'still' if pipe is shop.still else 'moving'} inversion of {len(clip)} frames"
+    return shop.once(kind, (trial.clip_name, trial.source, shop.grid(trial), shop.share(trial)), find)
 
 
 def _inversion_of_pictures(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     return editors.ddim_inversion(
-        shop.still, clip, trial.source, trial.target, steps=shop.grid(trial), strength=shop.share(trial),
-        guidance_scale=shop.scale(trial), progress=False,
+        shop.still, clip, trial.source, trial.target, trajectory=inversion(shop, shop.still, trial, clip), **told(shop, trial)
     )  # fmt: skip
 
 
 def _sdedit(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     return editors.sdedit(
-        shop.moving, clip, trial.source, trial.target, steps=shop.grid(trial), strength=shop.share(trial),
-        guidance_scale=shop.scale(trial), seed=trial.seed, progress=False,
+        shop.moving, clip, trial.source, trial.target, seed=trial.seed, **told(shop, trial)
     )  # fmt: skip
 
 
@@ -163,8 +181,8 @@ def _prompt_to_prompt(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     cross, selfs = SHARES[trial.edit]
     blend = Blend(nouns(trial), window=(0.0, 1.0)) if trial.edit in LOCAL else None
     return editors.prompt_to_prompt(
-        shop.moving, clip, trial.source, trial.target, cross=cross, selfs=selfs, blend=blend, steps=shop.grid(trial),
-        strength=shop.share(trial), guidance_scale=shop.scale(trial), progress=False,
+        shop.moving, clip, trial.source, trial.target, cross=cross, selfs=selfs, blend=blend,
+        trajectory=inversion(shop, shop.moving, trial, clip), **told(shop, trial)
     )  # fmt: skip
 
 
@@ -182,15 +200,14 @@ def _fatezero(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     if trial.edit in LOCAL:
         settings = dataclasses.replace(settings, blend=nouns(trial), blend_latents=True)
     return editors.fatezero(
-        shop.moving, clip, trial.source, trial.target, settings=settings, steps=shop.grid(trial),
-        strength=shop.share(trial), guidance_scale=shop.scale(trial), progress=False,
+        shop.moving, clip, trial.source, trial.target, settings=settings, trajectory=inversion(shop, shop.moving, trial, clip),
+        **told(shop, trial)
     )  # fmt: skip
 
 
 def _fatezero_tuned(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     return editors.fatezero(
-        tuned_model(shop, trial, clip), clip, trial.source, trial.target, settings=SHAPE, steps=shop.grid(trial),
-        strength=shop.share(trial), guidance_scale=shop.scale(trial), progress=False,
+        tuned_model(shop, trial, clip), clip, trial.source, trial.target, settings=SHAPE, **told(shop, trial)
     )  # fmt: skip
 
 
@@ -222,8 +239,7 @@ def _null_text(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     described, wanted = work.conditions(trial.source, trial.target)
 
     def find() -> NullText:
-        with torch.no_grad():
-            pivot = inverted(work, described, progress=False)
+        pivot = inversion(shop, shop.moving, trial, clip)
         descent = dataclasses.replace(shop.descent, recompute=not shop.small)
         return find_nulls(work, described, pivot, scale=scale, descent=descent, progress=False)
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 import editors
-from editors.ddim_inversion import inverted
+from editors.ddim_inversion import invert_clip, inverted
 from editors.workpiece import begin
-from videogen.inversion import invert
+from videogen.errors import InputError
+from videogen.inversion import Trajectory, invert
 from videogen.pipeline import Pipeline
-from videogen.windows import windowed
+from videogen.windows import Windows, windowed
 
 PROMPT = "a red circle"
 
@@ -66,3 +67,47 @@ def test_every_method_is_a_function_whoever_imports_first(name: str) -> None:
     assert name in dir(editors)
     with pytest.raises(AttributeError, match="nonsense"):
         _ = editors.nonsense
+
+
+def again(pipe: Pipeline, clip: torch.Tensor, trajectory: Trajectory | None, **options: Any) -> dict[str, torch.Tensor]:
+    """Frames by method."""
+    shared: dict[str, Any] = {
+        "steps": 4,
+        "strength": 0.5,
+        "guidance_scale": 3.0,
+        "progress": False,
+        "trajectory": trajectory,
+    }
+    return {
+        name: getattr(editors, name)(pipe, clip, PROMPT, "a blue circle", **shared, **options).frames
+        for name in ("ddim_inversion", "prompt_to_prompt", "null_text", "fatezero")
+    }
+
+
+@pytest.mark.parametrize("windows", [None, Windows(3, 2)], ids=["whole", "windows"])
+def test_one_inversion_serves_all_methods_that_invert(
+    moving: tuple[Pipeline, Any], clip: torch.Tensor, windows: Windows | None
+) -> None:
+    pipe, clip = moving[0], clip[:, :, :24, :16]
+    found = invert_clip(pipe, clip, PROMPT, steps=4, strength=0.5, windows=windows, progress=False)
+    alone, shared = (again(pipe, clip, trajectory, windows=windows) for trajectory in (None, found))
+    for name, frames in alone.items():
+        torch.testing.assert_close(shared[name], frames, atol=1e-4, rtol=0, msg=name)
+    # It is used, not made again.
+    noisier = Trajectory(found.times, torch.cat([found.latents[:-1] * 1.1, found.latents[-1:]]), found.device)
+    for name, frames in again(pipe, clip, noisier, windows=windows).items():
+        assert (frames - alone[name]).abs().max() > 1e-3, name
+
+
+@pytest.mark.parametrize("name", ["ddim_inversion", "prompt_to_prompt", "null_text", "fatezero"])
+def test_an_inversion_of_another_clip_or_grid_is_refused(
+    moving: tuple[Pipeline, Any], clip: torch.Tensor, name: str
+) -> None:
+    pipe, clip = moving[0], clip[:2, :, :24, :16]
+    found, method = invert_clip(pipe, clip, PROMPT, steps=4, progress=False), getattr(editors, name)
+    for options, message in (({"steps": 3}, "other steps"), ({"steps": 4, "strength": 0.5}, "other steps")):
+        with pytest.raises(InputError, match=message):
+            method(pipe, clip, PROMPT, "a blue circle", trajectory=found, progress=False, **options)
+    for wrong in (1 - clip, clip[:1]):
+        with pytest.raises(InputError, match="another clip"):
+            method(pipe, wrong, PROMPT, "a blue circle", trajectory=found, steps=4, progress=False)

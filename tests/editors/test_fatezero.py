@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from editors import map_store
+from editors.ddim_inversion import invert_clip
 from editors.fatezero import (
     ATTRIBUTE,
     PRESETS,
@@ -69,6 +70,13 @@ def test_three_ways_agree_in_windows_too(moving, clip):
     assert ways[0].mask.shape == (4, 1, 24, 16)
     for other in ways[1:]:
         assert torch.equal(ways[0].frames, other.frames)
+
+
+def test_held_maps_are_those_of_the_inversion_itself(still, short):
+    made = invert_clip(still[0], short, SOURCE, steps=4, progress=False)
+    for way in ("memory", "disk"):
+        with pytest.raises(InputError, match="hold them recomputed"):
+            edit(still[0], short, hold=way, trajectory=made)
 
 
 def test_recomputed_memory_does_not_grow_with_the_steps(still, short):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import editors
+from editors.evidence import methods
 from editors.evidence.methods import METHODS, Workshop
 from editors.evidence.trials import FROM_TEXT, RECONSTRUCTION, Trial, source_clip, trial
 from editors.null_text import Descent
@@ -125,6 +126,7 @@ def test_edits_of_one_object_keep_all_else_by_blending(shop: Workshop, monkeypat
     told: dict[str, Any] = {}
     for name in ("prompt_to_prompt", "fatezero"):
         monkeypatch.setattr(editors, name, lambda *a, **k: told.update(k), raising=False)
+    monkeypatch.setattr(methods, "inversion", lambda *a: None)
     asked = trial("shape", 0)
     METHODS["prompt_to_prompt"].run(shop, asked, torch.zeros(0))
     assert len(told["blend"].words) == 2
