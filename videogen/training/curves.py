@@ -23,6 +23,11 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+LEGEND = 13  # lines that fit beside a panel, one below the other
+COLOURS = 10  # of matplotlib's cycle; what comes after them has another style
+STYLES = ("-", "--", ":")
+
+
 def series(lines: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[float], list[float]]]:
     """name -> (minutes, values), for every loss and every judged figure."""
     found: dict[str, tuple[list[float], list[float]]] = {}
@@ -51,7 +56,7 @@ def draw(folders: Sequence[Path], picture: Path) -> None:
     except ImportError as problem:
         raise InputError("loss curves need matplotlib: pip install 'videogen[plots]'") from problem
 
-    figure = Figure(figsize=(10, 2.6 * len(folders)), layout="constrained")
+    figure = Figure(figsize=(14, 2.6 * len(folders)), layout="constrained")
     panels = figure.subplots(len(folders), 2, squeeze=False)
     for folder, (left, right) in zip(folders, panels, strict=True):
         for name, (minutes, values) in series(read_log(folder)).items():
@@ -59,13 +64,16 @@ def draw(folders: Sequence[Path], picture: Path) -> None:
                 left.plot(minutes, values, alpha=0.25, linewidth=0.6)
                 left.plot(minutes, smoothed(values), label=name)
             else:
-                right.plot(minutes, values, marker=".", label=name)
+                style = STYLES[len(right.lines) // COLOURS % len(STYLES)]
+                right.plot(minutes, values, marker=".", linestyle=style, label=name)
         left.set(title=folder.name, yscale="log", xlabel="minutes")
         right.set(title=f"{folder.name}, held out", xlabel="minutes")
         for panel in (left, right):
             panel.grid(alpha=0.3)
             if panel.lines:
-                panel.legend(fontsize=7)
+                panel.legend(
+                    fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), ncols=1 + (len(panel.lines) - 1) // LEGEND
+                )
     with replacing(picture) as beside:
         figure.savefig(beside, dpi=70)
 
