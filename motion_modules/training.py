@@ -44,6 +44,8 @@ from videogen.training.recipe import JUDGE_SEED, Draw, Thunk
 NOISES = (900, 960, 999)
 NEARNESS = 1.4  # of new modules
 
+Kind = Literal["travel", "stay", "pair"]  # of fours: what tells them apart
+
 
 class Every(NamedTuple):
     """So many frames of a clip: `first`, `first + stride`, ..."""
@@ -91,12 +93,12 @@ class Settings(Strict):
     noise_power: float = 0.7  # below 1: more often at high noise, where the direction is decided
     single_power: float = 0.05  # for frames by themselves, whose places are open at t of 900 and more
     focus_power: float = 0.2  # for clips at high noise: frames together show a track at t of 700 to 930
-    staying: float = Field(
-        0.5, ge=0, le=1
-    )  # of these two, on fours that stand, grow, shrink and rotate rather than travel
-    pair_share: float = Field(
-        0.2, ge=0, le=1
-    )  # of the steps on clips, on such as have two objects and are not in fours
+    lessons: tuple[float, float, float] = (
+        0.3,
+        0.4,
+        0.3,
+    )  # shares of these two on fours that travel, that stay, of pairs
+    pair_share: float = Field(0.2, ge=0, le=1)  # of the other steps on clips, on such as have two objects
     object_weight: float = 1.0
     apart: float = 5.0
     uneven: float = 1.0
@@ -140,10 +142,16 @@ class Motion:
             near_in_time(self.root, NEARNESS)
         self.setting = Setting(s.model, device)
         clips = Order(s.clips, seed=1, frames=tuple(range(FRAMES)), twins="motion", middle=s.middle, usual=s.usual)
-        self.data, self.aside = put_aside(self.setting.latents(clips, s.store), s.aside)
-        self.lessons = [self.data.fours(telling(self.data, travel)) for travel in (True, False)]
-        pairs = replace(clips, count=s.clips // 4, seed=2, twins=None, objects=2)
-        self.pairs = self.setting.latents(pairs, s.store)
+        pairs = replace(clips, count=s.clips // 8 * 4, seed=2, twins="pair")
+        self.data, self.pairs = (self.setting.latents(order, s.store) for order in (clips, pairs))
+        self.data, travel, stay = put_aside(self.data, s.aside, "travel", "stay")
+        self.pairs, pair = put_aside(self.pairs, s.aside, "pair")
+        self.aside: dict[Kind, Latents] = {"travel": travel, "stay": stay, "pair": pair}
+        self.lessons = [
+            self.data.fours(telling(self.data, "travel")),
+            self.data.fours(telling(self.data, "stay")),
+            self.pairs.fours(telling(self.pairs, "pair")),
+        ]
         held_out = replace(clips, count=s.judged, seed=JUDGE_SEED, twins=None)
         self.held_out = self.setting.latents(held_out, s.store)
         if s.image != "frozen":
@@ -168,12 +176,12 @@ class Motion:
             data, size, power = self.pairs if pair else self.data, phase.clips, s.noise_power
             every: Every | None = drawn(phase.frames, generator)
             lesson = float(torch.rand((), generator=generator))
-            stays = float(torch.rand((), generator=generator)) < s.staying
+            subject = self.lessons[int(torch.multinomial(torch.tensor(s.lessons), 1, generator=generator))]
             if lesson < phase.single:
-                every, data = drawn(1, generator), self.lessons[stays]
+                every, data = drawn(1, generator), subject
                 size, power = phase.clips * phase.frames, s.single_power
             elif lesson < phase.single + phase.focus:
-                data, power = self.lessons[stays], s.focus_power
+                data, power = subject, s.focus_power
             if s.image != "frozen" and float(torch.rand((), generator=generator)) < s.still_share:
                 every, data, size, power = None, self.stills, phase.clips * phase.frames, s.noise_power
             elif every:
@@ -198,8 +206,8 @@ class Motion:
 
         `error_T` at t = T, and `hears_T`: how much larger it gets, as a share, when the captions tell the opposite direction. `missed_first_T`,
         `missed_last_T` and `missed_clip_T`: of what differs in the targets of four scenes that go four ways under one noise, the share that the
-        predictions miss; in the first and the last frame by itself, and in whole clips. `missed_staying_T`: the same of clips of four that stand,
-        grow, shrink and rotate.
+        predictions miss; in the first and the last frame by itself, and in whole clips. `missed_stay_T` and `missed_pair_T`: the same of clips of
+        four that stand, grow, shrink and rotate, and of four of two objects that exchange colours and shapes.
         """
         every = Every(0, 2, FRAMES // 2)
         scenes, latents = moving(self.held_out.frames_of(every.frames))
@@ -211,10 +219,14 @@ class Motion:
                 figures[f"hears_{time}"] = self._error(opposite, latents, time) / right - 1
             made = self.setting.made(self.root, self.settings.made, frames=latents.latents.shape[1])
         parts = {"first": Every(0, 1, 1), "last": Every(FRAMES - 1, 1, 1), "clip": Every(0, 1, FRAMES)}
-        travel, stay = self.aside
-        missed = {f"missed_{name}_{t}": self._missed(travel, every, t) for name, every in parts.items() for t in NOISES}
-        staying = {f"missed_staying_{t}": self._missed(stay, parts["clip"], t) for t in NOISES}
-        return figures | missed | staying | made
+        asked: list[tuple[str, Kind, Every]] = [(name, "travel", every) for name, every in parts.items()]
+        asked += [("stay", "stay", parts["clip"]), ("pair", "pair", parts["clip"])]
+        missed = {
+            f"missed_{name}_{t}": self._missed(self.aside[kind], every, t)
+            for name, kind, every in asked
+            for t in NOISES
+        }
+        return figures | missed | made
 
     @torch.no_grad()
     def _missed(self, aside: Latents, every: Every, time: int) -> float:
@@ -297,32 +309,32 @@ def moving(held_out: Latents) -> tuple[Scenes, Latents]:
     return chosen.scenes, chosen
 
 
-def telling(data: Latents, travel: bool) -> Tensor:
-    """Which fours go the four ways or, without `travel`, stand, grow, shrink and rotate, on a plain background, where places are known.
+def telling(data: Latents, kind: Kind) -> Tensor:
+    """Which fours on a plain background, where places are known, go the four ways; or stand, grow, shrink and rotate; or have two objects.
 
-    All that differs among such four is what the word for the motion tells.
+    All that differs among such four is what their captions tell.
     """
     ways = torch.tensor([MOTIONS.index(name) for name in DIRECTIONS])
-    told = (torch.isin(data.scenes.motion[:, 0], ways) == travel) & places(data.scenes).free.flatten(1).any(1)
-    return told.view(-1, data.together).all(1)
+    travels, two = torch.isin(data.scenes.motion[:, 0], ways), data.scenes.count == 2
+    told = two if kind == "pair" else ~two & (travels if kind == "travel" else ~travels)
+    return (told & places(data.scenes).free.flatten(1).any(1)).view(-1, data.together).all(1)
 
 
-def put_aside(data: Latents, count: int) -> tuple[Latents, list[Latents]]:
-    """The data without the last `count` of the `telling` fours of each kind (at most half of them); those that travel, and those that stay.
+def put_aside(data: Latents, count: int, *kinds: Kind) -> list[Latents]:
+    """The data without the last `count` of the `telling` fours of each kind (at most half of them), then those of each kind.
 
     Raises InputError where there are not two of a kind.
     """
     aside = []
-    for travel in (True, False):
-        numbers = telling(data, travel).nonzero()[:, 0]
+    for kind in kinds:
+        numbers = telling(data, kind).nonzero()[:, 0]
         if len(numbers) < 2:
-            what = "go the four ways" if travel else "stay"
             raise InputError(
-                f"settings.clips: among so few are not two fours that {what} on a plain background; give some hundred"
+                f"settings.clips: among so few are not two fours on a plain background to learn from ({kind}); give some hundred"
             )
         aside.append(torch.zeros(len(data.latents) // data.together, dtype=torch.bool))
         aside[-1][numbers[-min(count, len(numbers) // 2) :]] = True
-    return data.fours(~(aside[0] | aside[1])), [data.fours(which) for which in aside]
+    return [data.fours(~torch.stack(aside).any(0)), *(data.fours(which) for which in aside)]
 
 
 def turned(scenes: Scenes) -> Scenes:

@@ -9,6 +9,7 @@ import torch
 from motion_modules.animatediff import MotionConfig, add_motion, motion_state
 from motion_modules.training import (
     Every,
+    Kind,
     Motion,
     Phase,
     Settings,
@@ -24,7 +25,7 @@ from videogen.models.unet import UNet, UNetConfig
 from videogen.shapes import sample
 from videogen.shapes import world as shapes
 from videogen.shapes.captions import plain
-from videogen.shapes.twins import twins
+from videogen.shapes.twins import Word, twins
 from videogen.training.config import RunConfig
 from videogen.training.image import Batch
 from videogen.training.latents import Latents
@@ -98,34 +99,40 @@ def test_frames_are_drawn_from_all_of_the_clip_at_an_even_distance() -> None:
         )
 
 
-def fours() -> Latents:
-    scenes = twins(400, "motion", generator=torch.Generator().manual_seed(0))
+def fours(word: Word) -> Latents:
+    scenes = twins(400, word, generator=torch.Generator().manual_seed(0))
     marks = torch.arange(400.0)[:, None, None, None, None]
     return Latents(scenes, marks, marks[:, :, 0], marks[:, 0], together=4)
 
 
-@pytest.mark.parametrize("travel", [True, False])
-def test_telling_fours_differ_in_their_motion_alone_and_their_places_are_known(travel: bool) -> None:
-    data = fours()
-    found = data.fours(telling(data, travel)).scenes
+SAME = {"travel": ("travel", "shape", "colour"), "stay": ("shape", "colour"), "pair": ("motion", "travel", "relation")}
+
+
+@pytest.mark.parametrize("kind", ["travel", "stay", "pair"])
+def test_telling_fours_differ_in_what_captions_tell_and_their_places_are_known(kind: Kind) -> None:
+    data = fours("pair" if kind == "pair" else "motion")
+    found = data.fours(telling(data, kind)).scenes
     assert 20 < len(found) < 400
-    assert {shapes.MOTIONS[int(number)] in shapes.DIRECTIONS for number in found.motion[:, 0]} == {travel}
+    assert set(found.count.tolist()) == {2 if kind == "pair" else 1}
+    if kind != "pair":
+        travels = {shapes.MOTIONS[int(number)] in shapes.DIRECTIONS for number in found.motion[:, 0]}
+        assert travels == {kind == "travel"}
     assert bool(places(found).free.flatten(1).any(1).all())
-    for name in ("shape", "colour", "radius", "centre", "background", *(["travel"] if travel else [])):
+    for name in ("radius", "centre", "background", *SAME[kind]):
         values = getattr(found, name).unflatten(0, (-1, 4))
         assert torch.equal(values, values[:, :1].expand_as(values))
 
 
 def test_fours_of_each_kind_are_put_aside_and_trained_on_in_no_step() -> None:
-    data = fours()
-    kept, aside = put_aside(data, 3)
-    for travel, found in zip((True, False), aside, strict=True):
-        assert found.latents.flatten().tolist() == data.fours(telling(data, travel)).latents.flatten().tolist()[-12:]
+    data = fours("motion")
+    kept, *aside = put_aside(data, 3, "travel", "stay")
+    for kind, found in zip(("travel", "stay"), aside, strict=True):
+        assert found.latents.flatten().tolist() == data.fours(telling(data, kind)).latents.flatten().tolist()[-12:]
     assert sorted(value for part in (kept, *aside) for value in part.latents.flatten().tolist()) == list(range(400))
     assert {part.together for part in (kept, *aside)} == {4}
-    for travel, kind in ((True, "go the four ways"), (False, "stay")):
+    for kind in ("travel", "stay", "pair"):
         with pytest.raises(InputError, match=rf"settings\.clips.*{kind}"):
-            put_aside(data.fours(~telling(data, travel)), 3)
+            put_aside(data.fours(~telling(data, kind)), 3, kind)
 
 
 def test_what_is_missed_is_nothing_of_the_truth_and_all_of_what_is_the_same_for_all_directions(
@@ -136,12 +143,12 @@ def test_what_is_missed_is_nothing_of_the_truth_and_all_of_what_is_the_same_for_
     truth = recipe.setting.asked(recipe.root, _some(recipe))[1]
     for answer, missed in ((truth, 0.0), (truth.mean(0, keepdim=True).expand_as(truth), 1.0)):
         monkeypatch.setattr(recipe.setting, "asked", lambda net, batch, answer=answer: (answer, truth))
-        assert recipe._missed(recipe.aside[0], Every(0, 1, 16), 960) == pytest.approx(missed)
+        assert recipe._missed(recipe.aside["travel"], Every(0, 1, 16), 960) == pytest.approx(missed)
 
 
 def _some(recipe: Motion) -> Batch:
     """Four scenes that go four ways."""
-    data, noise = recipe.aside[0], torch.zeros(4, 16, 4, 16, 16)
+    data, noise = recipe.aside["travel"], torch.zeros(4, 16, 4, 16, 16)
     return Batch(data.latents[:4].float(), torch.ones(1), plain(data.scenes[:4]), torch.full((4,), 960), noise)
 
 

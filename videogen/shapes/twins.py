@@ -1,4 +1,4 @@
-"""Scenes in fours that share everything but one word of their captions, for training that is to hear this word.
+"""Scenes in fours that share everything but one word of their captions, or the order of two, for training that is to hear this.
 
 What a word changes is little beside what no caption tells, place above all. In a batch of four that differ in this word alone, under the same noise,
 the rest pulls all four the same way and cancels from what tells them apart.
@@ -18,25 +18,26 @@ from videogen.shapes.sampling import sample
 from videogen.shapes.world import Scenes
 
 TWINS = 4
-Word = Literal["shape", "motion"]
+Word = Literal["shape", "motion", "pair"]
 
 _WAYS = torch.tensor([world.MOTIONS.index(name) for name in world.DIRECTIONS])
 _OTHERS = torch.tensor([number for number in range(len(world.MOTIONS)) if number not in _WAYS.tolist()])
 
 
 def twins(count: int, word: Word, *, generator: Generator) -> Scenes:
-    """`count` training scenes, each four in a row alike but for the first object's shape, or its motion.
+    """`count` training scenes, each four in a row alike but for the first object's shape, or its motion, or for which of a pair has what.
 
     By motion: one object; half of the fours go the four ways from the same middle, the others stand, grow, shrink and rotate. A combination
     that training must not see gives its place to another of the four.
+
+    By pair: two objects, as they are, with their colours exchanged, with their shapes, and with both.
 
     Raises:
         InputError: when `count` is no multiple of four.
     """
     if count < TWINS or count % TWINS:
         raise InputError(f"twins come in fours; {count} is no multiple of {TWINS}")
-    draw = _of_shapes if word == "shape" else _of_motions
-    return draw(count // TWINS, generator)
+    return _DRAWN[word](count // TWINS, generator)
 
 
 def _of_shapes(fours: int, generator: Generator) -> Scenes:
@@ -69,6 +70,24 @@ def _of_motions(fours: int, generator: Generator) -> Scenes:
     return _only(scenes.change(motion=motion.contiguous()))
 
 
+def _of_pairs(fours: int, generator: Generator) -> Scenes:
+    scenes = _each_four_times(sample(fours, generator=generator, objects=2))
+    number = torch.arange(len(scenes)) % TWINS
+
+    def exchanged(field: Tensor, which: Tensor) -> Tensor:
+        return torch.where(which.view(-1, *[1] * (field.ndim - 1)), field.flip(1), field)
+
+    colours, shapes = (number == 1) | (number == 3), number >= 2
+    shape, colour = exchanged(scenes.shape, shapes), exchanged(scenes.colour, colours)
+    seen = _seen(shape, colour, scenes.motion).all(1)
+    colours, shapes = colours & seen, shapes & seen
+    return scenes.change(
+        shape=exchanged(scenes.shape, shapes),
+        colour=exchanged(scenes.colour, colours),
+        rgb=exchanged(scenes.rgb, colours),
+    )
+
+
 def _only(scenes: Scenes) -> Scenes:
     """The scenes with the numbers that their motions have no use for at rest."""
 
@@ -93,3 +112,6 @@ def _seen(shape: Tensor, colour: Tensor, motion: Tensor) -> Tensor:
 
 def _each_four_times(scenes: Scenes) -> Scenes:
     return scenes[torch.arange(len(scenes)).repeat_interleave(TWINS)]
+
+
+_DRAWN = {"shape": _of_shapes, "motion": _of_motions, "pair": _of_pairs}

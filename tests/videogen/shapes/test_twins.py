@@ -7,6 +7,7 @@ from videogen.errors import InputError
 from videogen.shapes import world
 from videogen.shapes.captions import plain
 from videogen.shapes.geometry import moments, poses
+from videogen.shapes.sampling import promises
 from videogen.shapes.twins import Word, twins
 from videogen.shapes.world import Scenes
 
@@ -40,6 +41,29 @@ def test_the_captions_of_four_differ_in_this_word_only(word: Word, names: tuple[
         for name in names:
             four = [caption.replace(name, "...") for caption in four]
         assert len(set(four)) == 1
+
+
+def test_pairs_exchange_colours_shapes_and_both() -> None:
+    scenes = drawn("pair")
+    assert set(scenes.count.tolist()) == {2}
+    assert not world.held_out(scenes.shape, scenes.colour, scenes.motion).any()
+    turning = (scenes.shape == world.SHAPES.index("circle")) & (scenes.motion == world.MOTIONS.index("rotating"))
+    assert not turning.any()
+    assert promises(scenes).all()
+    full = 0
+    for first in range(0, len(scenes), 4):
+        four = scenes[first : first + 4]
+        told = [
+            tuple(zip(*(getattr(four, name)[i].tolist() for name in ("shape", "colour")), strict=True))
+            for i in range(4)
+        ]
+        (a, b), (c, d) = told[0]
+        wanted = [told[0], ((a, d), (c, b)), ((c, b), (a, d)), ((c, d), (a, b))]
+        assert all(one in (right, told[0]) for one, right in zip(told, wanted, strict=True))
+        full += told == wanted
+    assert full > 50
+    colours = torch.tensor(list(world.COLOURS.values()), dtype=torch.float32)[scenes.colour] / 255
+    assert (scenes.rgb - colours).abs().max() <= (world.JITTER + 0.1) / 255
 
 
 def test_motions_have_the_numbers_they_need_and_no_others() -> None:
