@@ -79,7 +79,7 @@ def settled(pipe: Pipeline, request: Request, method: str, tuned: bool) -> Reque
         changes["preset"] = "shape" if tuned else "attribute"
     if method == "tune_a_video" and not tuned:
         # The authors' rate is for Stable Diffusion; a net with narrower levels wants a higher one.
-        rate = 3e-5 if pipe.parts.unet.config.channels[0] >= 320 else 3e-3
+        rate = 3e-5 if pipe.parts.unet.config.channels[0] >= 320 else 1e-3
         changes["settings"] = {"tuning_steps": 200, "learning_rate": rate, **request.settings}
     return dataclasses.replace(request, **changes)
 

@@ -45,7 +45,7 @@ def editing(
     tuning_steps: Annotated[int, typer.Option(min=0, help="Steps of Tune-A-Video for each clip.")] = 200,
     tuning_rate: Annotated[
         float, typer.Option(min=0, help="Its learning rate; Stable Diffusion wants the authors' 3e-5.")
-    ] = 3e-3,
+    ] = 1e-3,
     inner_steps: Annotated[int, typer.Option(min=0, help="Steps of null-text inversion at each time, at most.")] = 10,
     seed: Annotated[int, typer.Option(help="Another seed draws other clips and prompts.")] = 0,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",

@@ -63,7 +63,7 @@ class Workshop:
     strength: float = 1.0
     guidance: float = 7.5
     tuning_steps: int = 200
-    tuning_rate: float = 3e-3
+    tuning_rate: float = 1e-3
     descent: Descent = field(default_factory=Descent)
     _found: dict[str, tuple[Hashable, object]] = field(default_factory=dict, init=False)
 
