@@ -52,9 +52,9 @@ def ddim_inversion(
     """
     work = begin(pipe, clip, steps, strength=strength, guidance_scale=guidance_scale, windows=windows)
     described, wanted = work.conditions(source, target, negative_prompt=negative_prompt, motion_scale=motion_scale)
-    if trajectory is None:
-        trajectory = inverted(work, described, scale=inversion_scale, asked=asked, rounds=rounds, progress=progress)
-    check_fits(work, trajectory)
+    trajectory = inverted(
+        work, described, scale=inversion_scale, asked=asked, rounds=rounds, made=trajectory, progress=progress
+    )
     x = work.sample(work.denoise(wanted, work.plan.guidance), trajectory.noise, progress)
     again = reconstruct(work.denoise(described, inversion_scale), trajectory)
     rms, psnr = float(trajectory.distance(again)[-1]), work.psnr(again.clean)
@@ -101,9 +101,13 @@ def inverted(
     scale: Scale = 1.0,
     asked: Asked = "target",
     rounds: int = 0,
+    made: Trajectory | None = None,
     progress: bool = True,
 ) -> Trajectory:
-    """The trajectory of a workpiece from noise to its latents, under the prompt that describes it."""
+    """The trajectory of a workpiece from noise to its latents, under the prompt that describes it; `made` before, it is checked alone."""
+    if made is not None:
+        check_fits(work, made)
+        return made
     denoise = work.denoise(described, scale)
     with bar(len(work.times), progress, "inverting") as tick:
         return invert(denoise, work.latents, work.times, asked=asked, rounds=rounds, after=ticking(tick))

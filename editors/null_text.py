@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from editors.ddim_inversion import check_fits, inverted
+from editors.ddim_inversion import inverted
 from editors.edited import Edited
 from editors.workpiece import Workpiece, begin
 from videogen.branches import Pair
@@ -120,9 +120,7 @@ def null_text(
     check_precision(pipe)
     work = begin(pipe, clip, steps, strength=strength, windows=windows)
     described, wanted = work.conditions(source, target, motion_scale=motion_scale)
-    if trajectory is None:
-        trajectory = inverted(work, described, asked=asked, rounds=rounds, progress=progress)
-    check_fits(work, trajectory)
+    trajectory = inverted(work, described, asked=asked, rounds=rounds, made=trajectory, progress=progress)
     found = find_nulls(work, described, trajectory, scale=scale, descent=descent, progress=progress)
     x = work.sample(following(work, wanted, found.at, scale), trajectory.noise, progress)
     rms, psnr = float(trajectory.distance(found.reached)[-1]), work.psnr(found.reached.clean)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from editors.alignment import Edit
-from editors.ddim_inversion import check_fits, inverted
+from editors.ddim_inversion import inverted
 from editors.edited import Edited
 from editors.local_blend import LocalBlend, blend_words
 from editors.map_fusion import Exchange, Fusion, FusionNow, Steps, span
@@ -95,9 +95,7 @@ def prompt_to_prompt(
     exchange.between(first, second)  # what does not fit is refused before the network is asked
     if blend is not None:
         blend_words(first, second, blend.words)
-    if trajectory is None:
-        trajectory = inverted(work, pairs[0], progress=progress)
-    check_fits(work, trajectory)
+    trajectory = inverted(work, pairs[0], made=trajectory, progress=progress)
     x, mask = side_by_side(
         work,
         trajectory.noise,

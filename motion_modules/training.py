@@ -63,7 +63,7 @@ class Phase(NamedTuple):
     """Until this share of the budget, steps on `clips` clips of so many frames, whatever their distance.
 
     A share `single` of them is on as many frames by themselves, each of another clip, and a share `focus` on clips at high noise; both are of
-    scenes in fours of which the word for the motion tells all that differs (`telling`).
+    scenes in fours whose captions tell all that differs among them (`telling`).
     """
 
     until: float
