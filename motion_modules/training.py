@@ -93,11 +93,8 @@ class Settings(Strict):
     noise_power: float = 0.7  # below 1: more often at high noise, where the direction is decided
     single_power: float = 0.05  # for frames by themselves, whose places are open at t of 900 and more
     focus_power: float = 0.2  # for clips at high noise: frames together show a track at t of 700 to 930
-    lessons: tuple[float, float, float] = (
-        0.3,
-        0.4,
-        0.3,
-    )  # shares of these two on fours that travel, that stay, of pairs
+    # Shares of these two on fours that travel, that stay, of pairs.
+    lessons: tuple[float, float, float] = (0.3, 0.4, 0.3)
     pair_share: float = Field(0.2, ge=0, le=1)  # of the other steps on clips, on such as have two objects
     object_weight: float = 1.0
     apart: float = 5.0
