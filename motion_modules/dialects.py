@@ -25,7 +25,9 @@ from videogen.models.weights.files import check_finite
 from videogen.models.weights.strict import compare, shapes_of
 
 LINEAR = {"beta_schedule": "linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1, "clip_sample": False}
-LCM = {**LINEAR, "_class_name": "LCMScheduler", "original_inference_steps": 100}
+# The authors build their sampler from their own keys alone, so that its last step ends in clean data; over Stable Diffusion's it would not.
+AUTHORS = {**LINEAR, "set_alpha_to_one": True}
+LCM = {**AUTHORS, "_class_name": "LCMScheduler", "original_inference_steps": 100}
 SDXL_BETA = {**LINEAR, "beta_schedule": "scaled_linear", "beta_end": 0.020}
 
 
@@ -49,12 +51,12 @@ class MotionFamily:
 
 # heads are 8 in all of them: num_attention_heads in the authors' configs, the default of diffusers' MotionAdapter
 FAMILIES = {
-    "animatediff_v1": MotionFamily("frame", "clip", 24, LINEAR, "authors' code, inference-v1.yaml (use_inflated_groupnorm off)"),
-    "animatediff_v2": MotionFamily("frame", "frame", 32, LINEAR, "authors' code, inference-v2.yaml (use_inflated_groupnorm on)"),
-    "animatediff_v3": MotionFamily("frame", "frame", 32, LINEAR, "authors' code, inference-v3.yaml (use_inflated_groupnorm on)"),
+    "animatediff_v1": MotionFamily("frame", "clip", 24, AUTHORS, "authors' code, inference-v1.yaml (use_inflated_groupnorm off)"),
+    "animatediff_v2": MotionFamily("frame", "frame", 32, AUTHORS, "authors' code, inference-v2.yaml (use_inflated_groupnorm on)"),
+    "animatediff_v3": MotionFamily("frame", "frame", 32, AUTHORS, "authors' code, inference-v3.yaml (use_inflated_groupnorm on)"),
     "animatediff_sdxl": MotionFamily("clip", "frame", 32, SDXL_BETA, "authors' code, branch sdxl (image blocks fold frames)"),
-    "animatediff_trained": MotionFamily("frame", "frame", 32, LINEAR, "authors' training script, training.yaml (32 positions)"),
-    "animatediff_no_positions": MotionFamily("frame", "frame", 32, LINEAR, "taken to be of the authors' training script"),
+    "animatediff_trained": MotionFamily("frame", "frame", 32, AUTHORS, "authors' training script, training.yaml (32 positions)"),
+    "animatediff_no_positions": MotionFamily("frame", "frame", 32, AUTHORS, "taken to be of the authors' training script"),
     "animatelcm": MotionFamily("frame", "frame", 64, LCM, "authors' code, inference-t2v.yaml; positions are fixed sinusoids"),
     "hotshotxl": MotionFamily("frame", "clip", 24, {}, "authors' code: norm after folding frames, residual blocks on the clip"),
     "motion_adapter_diffusers": MotionFamily("clip", "frame", 32, LINEAR, "diffusers' UNetMotionModel"),

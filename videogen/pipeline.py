@@ -82,6 +82,7 @@ class Pipeline:
         device: str | torch.device = "cpu",
         variant: str | None = None,
         revision: str | None = None,
+        subfolder: str | None = None,
         local_files_only: bool = False,
         tokenizer: str | FilePath | None = None,
         prediction_type: str | None = None,
@@ -90,6 +91,7 @@ class Pipeline:
 
         dtype            float32 where neither it nor `torch_dtype`, diffusers' older name for it, is given
         motion           a motion module: an AnimateDiff file, a MotionAdapter folder or hub id; `none` leaves out one that the model folder brings
+        variant          of each part's weights (`fp16`), where the part has it; `revision` and `subfolder` are the model's, not the module's
         tokenizer        for single files, which have none: a folder with CLIP's vocabulary
         prediction_type  for single files that cannot say it (Stable Diffusion 2.x): `epsilon` or `v_prediction`
 
@@ -98,17 +100,19 @@ class Pipeline:
         if None not in (dtype, torch_dtype) and dtype != torch_dtype:
             raise InputError(f"dtype is {dtype} and torch_dtype {torch_dtype}, which mean the same; give one of them")
         dtype = dtype or torch_dtype or torch.float32
-        reach = functools.partial(folder.find, revision=revision, local_files_only=local_files_only)
-        place = reach(model)
-        source = None if motion is None or str(motion) == "none" else reach(motion)
+        place = folder.find(model, variant, subfolder, revision=revision, local_files_only=local_files_only)
+        left_out = str(motion) == "none"
+        source = None if motion is None or left_out else folder.find(motion, local_files_only=local_files_only)
         if place.is_dir():
             if tokenizer is not None or prediction_type is not None:
                 raise InputError(
                     f"{place} is a model folder, which brings its tokenizer and prediction type; leave those options out"
                 )
             if opener := model_opener(place):
-                if source is not None:
-                    raise InputError(f"{place} brings its own temporal layers; leave the motion module out")
+                if motion is not None or variant is not None:
+                    raise InputError(
+                        f"{place} brings its own temporal layers, which belong to it, in one variant; leave the motion module and variant out"
+                    )
                 opened: Pipeline = opener(place, dtype)
                 return opened.to(device)
             parts = folder.load_folder(place, dtype, variant)
@@ -118,9 +122,10 @@ class Pipeline:
             if variant is not None:
                 raise InputError(f"{place} is a single file, which has no variant {variant}; leave variant out")
             parts = load_single_file(place, dtype=dtype, tokenizer=tokenizer, prediction_type=prediction_type)
-        if motion is None:
-            source = parts.motion
-        installed = None if source is None else motion_installer()(parts.unet, source)
+        if motion is None and parts.motion is not None:  # the folder's scheduler is that of its modules too
+            installed = dataclasses.replace(motion_installer()(parts.unet, parts.motion), scheduler={})
+        else:
+            installed = None if source is None else motion_installer()(parts.unet, source)
         return cls(parts, installed).to(device)
 
     @classmethod
@@ -239,8 +244,10 @@ class Pipeline:
         plan.check_numbers(num_frames, steps, guidance_scale=guidance)
         factor = autoencoder.factor(self.parts.vae)
         size = plan.size_of(height, width, self.default_size, factor)
-        method = plan.sampler_of(sampler, self.scheduler, eta, karras)
-        times = method.times(self.denoiser.path, steps).between(denoising_start, denoising_end)
+        # A picture is the image model's alone, and so is its schedule.
+        scheduler = self.parts.scheduler if num_frames == 1 else self.scheduler
+        method = plan.sampler_of(sampler, scheduler, eta, karras)
+        times = method.times(Path.from_config(scheduler), steps).between(denoising_start, denoising_end)
         table = (None, None) if self.motion is None else (self.motion.longest, self.motion.trained)
         pieces = plan.windows_of(windows, num_frames, free_noise, *table, chosen=control is not None)
         latents = (self.parts.unet.config.in_channels, size[0] // factor, size[1] // factor)
@@ -341,8 +348,14 @@ class Pipeline:
         if self.motion is not None:
             # A picture is not a clip of one frame to a module that was trained on clips: it is skipped there.
             dial = motion_scale if isinstance(motion_scale, Dial) else Dial(motion_scale)
-            dial = Dial(0.0) if len(frames) == 1 else dial
-            given, null = (side.replace(dials={**side.dials, "motion": dial}) for side in (given, null))
+            by_condition = "motion" in given.dials or "motion" in null.dials
+            if by_condition and motion_scale != 1.0:
+                raise InputError(
+                    "a condition turns the motion modules, and so does motion_scale; leave one of them out"
+                )
+            asked = {} if by_condition else {"motion": dial}
+            last = {"motion": Dial(0.0)} if len(frames) == 1 else {}
+            given, null = (side.replace(dials={**asked, **side.dials, **last}) for side in (given, null))
         elif motion_scale not in (0.0, 1.0):  # 0, without motion, is what a model without modules does
             raise InputError("a motion scale turns motion modules, and none is loaded; give --motion, or leave it out")
         return given, null

@@ -18,6 +18,9 @@ from videogen.sampling import SAMPLERS, Sampler
 from videogen.times import Times
 from videogen.windows import Windows
 
+# Frames of one pass where none knows of another.
+ALONE = 16
+
 Address = tuple[int, Sequence[int], tuple[int, int, int]]
 
 
@@ -132,19 +135,18 @@ def windows_of(
     """The windows of a clip: those asked for, or the family's own where it is longer than the motion module allows; else None.
 
     longest, trained   the module's table of positions and the clips it was trained on, in frames; None without one
-    chosen             a control has a say in which frames are read: then windows serve without a module, if they are asked for
+    chosen             a control has a say in which frames are read: then a clip is cut only where that is asked for
 
-    Raises InputError where windows are longer than the table, or serve nothing: there frames do not know of each other, and each is made as it
-    would be alone.
+    Without a module frames do not know of each other, and windows that share none bound what is held at a time. Raises InputError where windows
+    are longer than the table, and for FreeNoise where there is none.
     """
     if frames == 1:
         return None
     if longest is None or trained is None:
-        if free_noise or (asked is not None and not chosen):
-            raise InputError(
-                "FreeNoise serves motion modules, windows serve them and frame choices, and none is loaded; give --motion, or leave them out"
-            )
-        return asked
+        if free_noise:
+            raise InputError("FreeNoise serves motion modules, and none is loaded; give --motion, or leave it out")
+        alone = Windows(ALONE, 0, "flat") if frames > ALONE and not chosen else None
+        return asked or alone
     if asked is None and frames <= (trained if free_noise else longest):
         return None
     # FreeNoise's windows inside the temporal layers move by a quarter of their length, whole calls by three quarters.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from torch import Tensor
 
 from videogen.free_init import FreeInit, free_init
@@ -30,9 +32,18 @@ def sampled(
     label = "" if plan.windows is None else f"{len(plan.frames)} frames in windows of {plan.windows.length}"
     options = {"eta": plan.eta} if plan.eta else {}
     with bar(len(plan.times) * rounds, progress, label) as tick:
+        repeats = itertools.count()  # each round has fresh noise of its own
 
         def run(first: Tensor) -> Tensor:
+            repeat = next(repeats)
             after = after_step(plan.times, tick, callback)
-            return plan.sampler(denoise, first * plan.times.scale, plan.times, noise=noise, after=after, **options)
+            return plan.sampler(
+                denoise,
+                first * plan.times.scale,
+                plan.times,
+                noise=lambda draw: noise((draw[0], draw[1] + repeat)),
+                after=after,
+                **options,
+            )
 
         return run(x) if again is None else free_init(run, x, lambda i: noise((-1.0, i)), plan.times.path, again)

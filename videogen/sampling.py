@@ -134,7 +134,7 @@ def dpmpp_2m(denoise: Denoise, x: Tensor, times: Times, *, after: After | None =
         pred = denoise(x, t)
         m0 = d = pred.x0
         h = _lambda(path, s) - _lambda(path, t)
-        lowered = i == len(times) - 1 and (s < 0 or len(times) < 15)
+        lowered = times.remaining(i) == 1 and (s < 0 or sum(times.left_out) + len(times) < 15)
         if older is not None and not lowered:
             h_0, m1 = older
             d = mix(1 + h / (2 * h_0), m0, -h / (2 * h_0), m1)
@@ -158,7 +158,7 @@ def unipc(denoise: Denoise, x: Tensor, times: Times, *, after: After | None = No
         m0 = pred.x0
         if i:
             x = _unified(path, times.t[i - 1], t, start, seen, order, corrector=m0)
-        start, order = x, min(2, len(times) - i, i + 1)
+        start, order = x, min(2, times.remaining(i), i + 1)
         seen = [*seen[-1:], (float(_lambda(path, t)), m0)]
         x = _unified(path, t, s, start, seen, order)
         x = _finish(after, x, s, pred)

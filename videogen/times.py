@@ -62,7 +62,7 @@ class Times:
     to: Tensor  # n, float64
     scale: float = 1.0  # of the first x: the standard deviation of the noise it starts from
     late: bool = False  # earlier steps are left out: x is not noise at first
-    whole: bool = True  # no steps are left out
+    left_out: tuple[int, int] = (0, 0)  # steps of the whole grid before and after these
 
     def __post_init__(self) -> None:
         # A position off the path is found here, before any step is paid for.
@@ -72,6 +72,15 @@ class Times:
     def __len__(self) -> int:
         return len(self.t)
 
+    @property
+    def whole(self) -> bool:
+        """Whether no step of the grid is left out."""
+        return self.left_out == (0, 0)
+
+    def remaining(self, i: int) -> int:
+        """How many steps there are from step i on, those that are left out at the end among them."""
+        return len(self) - i + self.left_out[1]
+
     def __iter__(self) -> Iterator[tuple[float, float]]:
         return zip(self.t.tolist(), self.to.tolist())
 
@@ -80,7 +89,8 @@ class Times:
         if not 0 <= count <= len(self):
             raise InputError(f"{count} steps of {len(self)}: choose 0 to {len(self)}")
         first = len(self) - count
-        return replace(self, t=self.t[first:], to=self.to[first:], scale=1.0)
+        before, after = self.left_out
+        return replace(self, t=self.t[first:], to=self.to[first:], scale=1.0, left_out=(before + first, after))
 
     def between(self, start: float, end: float) -> "Times":
         """The steps between two shares of the path, cut as by `denoising_start` and `denoising_end` in diffusers.
@@ -99,7 +109,10 @@ class Times:
                 f"no step lies between the shares {start:g} and {end:g} of the path; give 0 to 1, in order"
             )
         scale = self.scale if start == 0 else 1.0
-        return replace(self, t=self.t[kept], to=self.to[kept], scale=scale, late=start > 0, whole=False)
+        first, last = int(kept.nonzero()[0]), int(kept.nonzero()[-1])
+        before, after = self.left_out
+        left_out = (before + first, after + len(self) - 1 - last)
+        return replace(self, t=self.t[kept], to=self.to[kept], scale=scale, late=start > 0, left_out=left_out)
 
 
 def ancestral_steps(path: Path, n: int, grid: Grid) -> Times:

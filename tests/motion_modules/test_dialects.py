@@ -10,6 +10,8 @@ from motion_modules.dialects import FAMILIES, read_motion, write_official
 from videogen.errors import InputError
 from videogen.models.unet import UNet, UNetConfig
 from videogen.models.weights import files, motion_keys
+from videogen.path import Path
+from videogen.sampling import SAMPLERS
 
 # list -> family, the diffusers list of the same modules, (levels, positions, middle, norm scope, resnet norm scope, betas)
 DIALECTS = {
@@ -94,6 +96,15 @@ def test_a_diffusers_adapter_of_full_width_has_animatediffs_schedule(manifests, 
     state = {key: torch.empty(shape, device="meta") for key, shape in manifests[name].items()}
     scheduler = read_motion(state).scheduler
     assert (scheduler["beta_schedule"], scheduler["beta_end"]) == schedule
+
+
+@pytest.mark.parametrize(("name", "last"), [("animatediff_mm_v2_sd15", -1), ("diffusers_motion_adapter_v3", 0)])
+def test_over_stable_diffusion_the_authors_end_in_clean_data_and_diffusers_does_not(manifests, name, last):
+    """Theirs is built from the module's keys alone; an adapter leaves the model's own in place."""
+    state = written(manifests[name])
+    scheduler = {"beta_schedule": "scaled_linear", "set_alpha_to_one": False, **read_motion(state).scheduler}
+    times = SAMPLERS["ddim"].from_config(scheduler).times(Path.from_config(scheduler), 25)
+    assert float(times.to[-1]) == last
 
 
 def test_training_script_files(manifests, tmp_path):

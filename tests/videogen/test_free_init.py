@@ -1,5 +1,7 @@
 """FreeInit against diffusers' mixin, and its identities."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from diffusers import DDIMScheduler
@@ -8,6 +10,10 @@ from diffusers.pipelines.free_init_utils import FreeInitMixin
 from videogen.errors import InputError
 from videogen.free_init import FreeInit, exchange, free_init, low_pass
 from videogen.path import Path
+from videogen.plan import Plan
+from videogen.prediction import Prediction
+from videogen.run import sampled
+from videogen.sampling import SAMPLERS
 
 CONFIG = {"beta_schedule": "linear", "beta_start": 0.00085, "beta_end": 0.012}
 
@@ -42,6 +48,24 @@ def test_loop_is_diffusers() -> None:
 def test_one_iteration_is_plain_sampling() -> None:
     made = free_init(lambda x: x + 1, noise(0), noise, Path.from_config(CONFIG), FreeInit(1))
     assert torch.equal(made, noise(0) + 1)
+
+
+def test_every_round_has_fresh_noise_of_its_own() -> None:
+    """By address: what a step draws in the second round it did not draw in the first."""
+    config, asked = {**CONFIG, "clip_sample": False}, []
+    sampler = SAMPLERS["ddpm"].from_config(config)
+    times = sampler.times(Path.from_config(config), 2)
+    plan = Plan((0, 1), (8, 8), (4, 1, 1), 1.0, sampler, times, 0.0, None, False)
+
+    def fresh(draw: tuple[float, int]) -> torch.Tensor:
+        asked.append(draw)
+        return torch.zeros(1, 2, 4, 1, 1)
+
+    def denoise(x: torch.Tensor, t: float | torch.Tensor, frames: Sequence[int] | None = None) -> Prediction:
+        return Prediction(x, 0.1 * x, times.path.alpha(t), times.path.sigma(t), "eps")
+
+    sampled(plan, denoise, torch.ones(1, 2, 4, 1, 1), fresh, FreeInit(3), progress=False)
+    assert len(asked) == len(set(asked)) > 3
 
 
 def test_closed_and_open_filters() -> None:

@@ -365,15 +365,24 @@ def test_free_init_starts_from_the_same_noise(pipe: Pipeline) -> None:
 
 
 def test_a_frame_choice_is_cut_into_windows_without_a_motion_module(tmp_path: Path) -> None:
-    """Frames that read frame 0 alone are the same in windows that hold it; where frames read nothing, windows are refused."""
+    """Frames that read frame 0 alone are the same in windows that hold it."""
     folders.stable_diffusion(tmp_path / "still")
     still = Pipeline.from_pretrained(tmp_path / "still")
     pieces = Windows(3, 0, "flat", anchor=(0,))
     whole, cut = (clip(still, control=FIRST, windows=w, output_type="latent") for w in (None, pieces))
     torch.testing.assert_close(cut, whole, rtol=0, atol=1e-5)
     assert not torch.equal(whole, clip(still, output_type="latent"))
-    with pytest.raises(InputError, match="frame choices, and none is loaded"):
-        clip(still, windows=pieces)
+
+
+def test_frames_that_do_not_know_of_each_other_are_asked_for_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders.stable_diffusion(tmp_path / "still")
+    still, held = Pipeline.from_pretrained(tmp_path / "still"), []
+    still.parts.unet.register_forward_pre_hook(lambda unet, args: held.append(args[0].shape[1]))
+    long = clip(still, num_frames=20, num_inference_steps=2, output_type="latent")
+    assert set(held) == {16}
+    torch.testing.assert_close(long[:, :4], clip(still, num_inference_steps=2, output_type="latent"), rtol=0, atol=1e-5)
 
 
 def test_a_single_file_has_no_variant(tmp_path: Path) -> None:

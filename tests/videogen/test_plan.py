@@ -46,11 +46,11 @@ def test_free_noise_begins_where_the_clip_is_longer_than_those_of_training() -> 
     assert plan.windows_of(None, 17, True, longest=32, trained=16) == Windows(16, 12)
 
 
-def test_a_picture_and_an_image_model_have_no_windows() -> None:
+def test_a_picture_has_no_windows_and_an_image_model_such_as_bound_memory() -> None:
     assert plan.windows_of(Windows(8, 2), 1, True, longest=32, trained=16) is None
-    assert plan.windows_of(None, 99, False, longest=None, trained=None) is None
-    with pytest.raises(InputError, match="none is loaded"):
-        plan.windows_of(Windows(8, 2), 99, False, longest=None, trained=None)
+    assert plan.windows_of(None, 16, False, longest=None, trained=None) is None
+    assert plan.windows_of(None, 99, False, longest=None, trained=None) == Windows(16, 0, "flat")
+    assert plan.windows_of(Windows(8, 2), 99, False, longest=None, trained=None) == Windows(8, 2)
 
 
 def test_a_frame_choice_can_be_cut_into_windows_and_has_no_use_for_free_noise() -> None:

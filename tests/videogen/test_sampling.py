@@ -332,6 +332,18 @@ def test_keys_of_other_schedulers_are_ignored():
     assert sampler.grid == SAMPLERS["ddim"].grid
 
 
+@pytest.mark.parametrize("name", ["dpmpp_2m", "unipc", "ddim"])
+@pytest.mark.parametrize("n", [12, 25])
+def test_a_cut_grid_makes_the_whole_ones_steps(name, n):
+    """The order is lowered at the end of the whole grid only, as in diffusers, which counts its steps."""
+    sampler, path = SAMPLERS[name].from_config(BETAS), Path.from_config(BETAS)
+    times, states = sampler.times(path, n), []
+    sampler(Toy(path, "eps"), start(), times, after=lambda x, s, pred: states.append(x) or x)
+    cut = times.between(0.0, 0.8)
+    assert len(cut) < n
+    assert torch.equal(sampler(Toy(path, "eps"), start(), cut), states[len(cut) - 1])
+
+
 def test_wrong_numbers_of_steps_and_missing_noise():
     path = Path.from_config(BETAS)
     for name, sampler in SAMPLERS.items():

@@ -136,7 +136,9 @@ class Loras:
         for place in places:
             parameter = self._parameters[place[0]][place[1]]
             using = [entry for entry in entries if place in entry.changes]
-            original = self._originals.setdefault(place, parameter.detach().clone())
+            if place not in self._originals:  # in main memory: a GPU may have no room for both
+                self._originals[place] = parameter.detach().to("cpu", copy=True)
+            original = self._originals[place]
             total = original.to(parameter.device, torch.float32)
             active = [entry for entry in using if entry.weight != 0]
             for entry in active:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,15 @@ from videogen.prediction import kind_from_config
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-# What a pipeline of this family needs of a hub repository.
-HUB_PATTERNS = ["*.json", "*/*.json", "*/*.txt", "*/*.safetensors", "*/*.bin", "*/*.model"]
+# What a pipeline of this family may need of a hub repository: a part's folder, or a motion adapter's own at the top.
+CONFIGS = ("*.json", "*/*.json", "*/*.txt", "*/*.model")
+WEIGHTS = tuple(
+    f"{place}{stem}*{ending}"
+    for place in ("", "*/")
+    for stem in files.FOLDER_NAMES
+    for ending in (".safetensors", ".bin")
+)
+LEFT_OUT = ("safety_checker/*", "feature_extractor/*", "image_encoder/*")
 
 
 @dataclasses.dataclass
@@ -60,16 +68,34 @@ class Parts:
         return self
 
 
-def find(source: str | Path, *, revision: str | None = None, local_files_only: bool = False) -> Path:
+def find(
+    source: str | Path,
+    variant: str | None = None,
+    subfolder: str | None = None,
+    *,
+    revision: str | None = None,
+    local_files_only: bool = False,
+) -> Path:
     """A folder or file on disk, or a hub id through the ordinary cache (HF_HUB_OFFLINE is honoured); `shapes` is the miniature in this package.
+
+    variant    of the weights that are fetched from a hub, where a part has it
+    subfolder  of the folder that is meant
 
     Raises InputError where there is neither.
     """
+    if subfolder is not None:
+        place = find(source, revision=revision, local_files_only=local_files_only) / subfolder
+        if Path(subfolder).is_absolute() or ".." in Path(subfolder).parts or not place.is_dir():
+            raise InputError(f"{source} has no folder {subfolder}; name one of its own")
+        return place
     if str(source) == "shapes":
         return miniature()
     if not str(source).strip():
         raise InputError("an empty name was given for a model or motion module; give a folder, a file or a hub id")
-    path = Path(source).expanduser()
+    try:
+        path = Path(source).expanduser()
+    except RuntimeError:  # of a user that this machine does not know
+        path = Path(source)
     if path.exists():
         return path
     text = str(source)
@@ -77,16 +103,41 @@ def find(source: str | Path, *, revision: str | None = None, local_files_only: b
         raise InputError(
             f"{text} does not exist; give a model folder, a .safetensors or .ckpt file, or a hub id such as owner/name"
         )
-    from huggingface_hub import snapshot_download
+    return _from_hub(text, variant, revision, local_files_only)
 
+
+def _from_hub(text: str, variant: str | None, revision: str | None, local_files_only: bool) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+
+    patterns = [*CONFIGS, *WEIGHTS]
+    if not local_files_only:
+        # Without an answer, what is in the cache may do; what it is that fails is told below.
+        with contextlib.suppress(Exception):
+            patterns = needed(HfApi().list_repo_files(text, revision=revision), variant)
     try:
         return Path(
-            snapshot_download(text, revision=revision, local_files_only=local_files_only, allow_patterns=HUB_PATTERNS)
+            snapshot_download(
+                text,
+                revision=revision,
+                local_files_only=local_files_only,
+                allow_patterns=patterns,
+                ignore_patterns=[*LEFT_OUT],
+            )
         )
     except Exception as problem:
         raise InputError(
             f"{text} is neither a folder here nor a model in the cache, and it cannot be downloaded ({reason(problem)})"
         ) from problem
+
+
+def needed(names: Sequence[str], variant: str | None = None) -> list[str]:
+    """Which files of a hub repository a pipeline reads: configs, and of each part one set of weights, in the order in which `files.read` looks."""
+    kept = [name for name in names if name.count("/") < 2 and not any(fnmatch(name, pattern) for pattern in LEFT_OUT)]
+    wanted = {name for name in kept if ".index." not in name and any(fnmatch(name, pattern) for pattern in CONFIGS)}
+    for place in {name.rpartition("/")[0] for name in kept}:
+        inside = {name.rpartition("/")[2]: name for name in kept if name.rpartition("/")[0] == place}
+        wanted |= {inside[name] for name in files.chosen(inside, variant)}
+    return sorted(wanted)
 
 
 def miniature() -> Path:
@@ -152,9 +203,14 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32, variant: str |
         raise InputError(
             f"{folder} has no unet/, though its model_index.json says {index.get('_class_name')}; give a complete Stable Diffusion folder"
         )
+    places = [place for place in folder.iterdir() if place.is_dir()]
+    if variant and not any(
+        f".{variant}" in name for place in places for name in files.chosen(files.names_in(place), variant)
+    ):
+        raise InputError(f"no part of {folder} has weights of variant {variant}; leave variant out")
     unet = load_unet(folder / "unet", dtype, variant)
     vae = load_vae(folder / "vae", torch.float32, variant)
-    text = load_text_side(folder, dtype=dtype)
+    text = load_text_side(folder, dtype=dtype, variant=variant)
     animated = read_json(folder / "unet" / "config.json").get("_class_name") == "UNetMotionModel"
     motion = folder / "unet" if animated else folder / "motion_adapter"
     scheduler_file = folder / "scheduler" / "scheduler_config.json"

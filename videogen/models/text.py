@@ -174,7 +174,7 @@ def text_side(encoders: Mapping[str, tuple[CLIPTokenizer, Any]], *, zero_null: b
     )
 
 
-def load_text_side(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> TextSide:
+def load_text_side(folder: str | Path, *, dtype: torch.dtype = torch.float32, variant: str | None = None) -> TextSide:
     """The text side of a model folder in diffusers' layout. A folder with `text_encoder_2` is of the SDXL kind.
 
     Raises InputError where a part is missing or broken.
@@ -186,7 +186,7 @@ def load_text_side(folder: str | Path, *, dtype: torch.dtype = torch.float32) ->
         part = folder / f"text_encoder{suffix}"
         if sdxl and not suffix and not part.is_dir():
             continue  # the refiner reads the second encoder only
-        model = _read_model(part, dtype, pooled=bool(suffix))
+        model = _read_model(part, dtype, variant, pooled=bool(suffix))
         encoders[part.name] = (read_tokenizer(folder / f"tokenizer{suffix}"), model)
     index = folder / "model_index.json"
     settings = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}
@@ -245,7 +245,7 @@ def _for_each(texts: Any, prompts: Sequence[Any], kind: str) -> list[Any]:
     return listed
 
 
-def _read_model(part: Path, dtype: torch.dtype, *, pooled: bool) -> Any:
+def _read_model(part: Path, dtype: torch.dtype, variant: str | None, *, pooled: bool) -> Any:
     import videogen.foreign
 
     from transformers import CLIPTextConfig
@@ -256,7 +256,7 @@ def _read_model(part: Path, dtype: torch.dtype, *, pooled: bool) -> Any:
         config = CLIPTextConfig.from_pretrained(part, local_files_only=True)
     except Exception as problem:
         raise InputError(f"{part}/config.json cannot be read ({reason(problem)})") from problem
-    return text_model(config, {n: v.to(dtype) for n, v in files.read(part).items()}, part, pooled=pooled)
+    return text_model(config, {n: v.to(dtype) for n, v in files.read(part, variant).items()}, part, pooled=pooled)
 
 
 def _by_frame(given: Conditioning, travels: Sequence[Mapping[int, Any]], frames: Sequence[int] | None) -> Conditioning:

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 
 from tests import folders
 from videogen.errors import InputError
 from videogen.models import folder
+from videogen.models.weights import files
 from videogen.pipeline import Pipeline
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -99,6 +101,77 @@ def test_a_hub_id_is_found_in_the_ordinary_cache(cache: Path) -> None:
     assert Pipeline.from_pretrained("owner/name").parts.line == folder.load_folder(main, torch.float32).line
     with pytest.raises(InputError, match="neither a folder here nor a model in the cache"):
         folder.find("owner/another")
+
+
+LISTING = [
+    "model_index.json", "v1-5-pruned.safetensors", "v1-5-pruned.ckpt", "README.md", "safety_checker/config.json",
+    "safety_checker/model.safetensors", "scheduler/scheduler_config.json", "tokenizer/vocab.json", "tokenizer/merges.txt",
+    "text_encoder/config.json", "text_encoder/model.safetensors", "text_encoder/model.fp16.safetensors", "text_encoder/pytorch_model.bin",
+    "unet/config.json", "unet/diffusion_pytorch_model.safetensors.index.json", "unet/diffusion_pytorch_model-00001-of-00002.safetensors",
+    "unet/diffusion_pytorch_model-00002-of-00002.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors",
+    "unet/diffusion_pytorch_model.bin", "vae/config.json", "vae/diffusion_pytorch_model.bin",
+]  # fmt: skip
+
+
+def test_of_a_hub_repository_only_what_is_read_is_fetched() -> None:
+    plain = {name for name in folder.needed(LISTING) if name.endswith((".safetensors", ".bin", ".index.json"))}
+    assert plain == {
+        "text_encoder/model.safetensors", "unet/diffusion_pytorch_model.safetensors.index.json", "vae/diffusion_pytorch_model.bin",
+        "unet/diffusion_pytorch_model-00001-of-00002.safetensors", "unet/diffusion_pytorch_model-00002-of-00002.safetensors",
+    }  # fmt: skip
+    half = {name for name in folder.needed(LISTING, "fp16") if name.endswith((".safetensors", ".bin", ".index.json"))}
+    assert half == {
+        "text_encoder/model.fp16.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors", "vae/diffusion_pytorch_model.bin",
+    }  # fmt: skip
+    configs = set(folder.needed(LISTING)) - plain
+    assert {"model_index.json", "tokenizer/merges.txt", "vae/config.json"} < configs
+    assert not any(name.startswith(("safety", "v1", "README")) for name in configs)
+
+
+def test_a_motion_adapters_repository_has_its_weights_at_the_top() -> None:
+    """With a listing, and by the patterns that serve without one."""
+    names = [
+        "config.json",
+        "diffusion_pytorch_model.safetensors",
+        "diffusion_pytorch_model.fp16.safetensors",
+        "README.md",
+    ]
+    assert folder.needed(names) == names[:2]
+    kept = set(
+        filter_repo_objects(
+            names, allow_patterns=[*folder.CONFIGS, *folder.WEIGHTS], ignore_patterns=[*folder.LEFT_OUT]
+        )
+    )
+    assert kept == set(names[:3])
+
+
+def test_a_variant_serves_the_parts_that_have_it(tmp_path: Path) -> None:
+    folders.stable_diffusion(tmp_path)
+    before = Pipeline.from_pretrained(tmp_path).parts
+    for part in ("unet", "text_encoder"):
+        state = files.read(tmp_path / part)
+        name = files.locate(tmp_path / part)[0].name.replace(".safetensors", ".other.safetensors")
+        files.write(tmp_path / part / name, {key: value + 1 for key, value in state.items()})
+    after = Pipeline.from_pretrained(tmp_path, variant="other").parts
+    torch.testing.assert_close(after.unet.conv_in.weight, before.unet.conv_in.weight + 1)
+    was, now = (next(parts.text.encoders[0].model.parameters()) for parts in (before, after))
+    torch.testing.assert_close(now, was + 1)
+    torch.testing.assert_close(after.vae.encoder.conv_in.weight, before.vae.encoder.conv_in.weight)
+    with pytest.raises(InputError, match="weights of variant nosuch"):
+        Pipeline.from_pretrained(tmp_path, variant="nosuch")
+
+
+def test_a_subfolder_of_a_model_is_named(tmp_path: Path) -> None:
+    folders.stable_diffusion(tmp_path / "models" / "small")
+    assert folder.find(tmp_path, subfolder="models/small") == tmp_path / "models" / "small"
+    for stray in ("nothing", "../models"):
+        with pytest.raises(InputError, match="name one of its own"):
+            folder.find(tmp_path / "models", subfolder=stray)
+
+
+def test_an_unknown_users_home_is_a_missing_model() -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        folder.find("~nobody-of-that-name/model")
 
 
 def test_a_folder_of_the_same_name_comes_before_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ said to be one.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
 def locate(path: str | os.PathLike[str], variant: str | None = None) -> tuple[Path, ...]:
     """The files that hold the weights named by a file, a sharded `.index.json` or a part's folder.
 
-    variant: as in diffusers, the word before the suffix (`fp16`). Raises InputError where nothing is found.
+    variant: as in diffusers, the word before the suffix (`fp16`), where the folder has it. Raises InputError where nothing is found.
     """
     path = Path(path)
     if not path.exists():
@@ -194,19 +195,37 @@ def _is_pickle(path: Path) -> bool:
 
 
 def _in_folder(folder: Path, variant: str | None) -> Path:
-    for tag in (f".{variant}",) if variant else ("", ".fp16"):
-        for ending in (".safetensors", ".bin"):
-            for stem in FOLDER_NAMES:
-                for name in (f"{stem}{tag}{ending}", f"{stem}{ending}.index{tag}.json"):
-                    if (folder / name).is_file():
-                        return folder / name
+    if found := chosen(names_in(folder), variant):
+        return folder / found[0]
     if (folder / "model_index.json").is_file():
         raise InputError(f"{folder} is a whole model; name one of its parts, such as {folder / 'unet'}")
     others = sorted(file for file in folder.iterdir() if file.suffix in SUFFIXES)
-    if len(others) == 1 and variant is None:
-        return others[0]
     which = f"several weight files; name one, such as {others[0]}" if others else "no weight files"
-    raise InputError(f"the folder {folder} holds {which}" + (f" of variant {variant}" if variant else ""))
+    raise InputError(f"the folder {folder} holds {which}")
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names of a folder's files."""
+    return [file.name for file in folder.iterdir() if file.is_file()]
+
+
+def chosen(names: Collection[str], variant: str | None = None) -> list[str]:
+    """Of the files of a part's folder those that hold its weights: one, or an index and its shards; empty where none is the one.
+
+    The variant's, else the plain ones, else those in half precision; safetensors before pickles; a single file of another name.
+    """
+    for tag in (*((f".{variant}",) if variant else ()), "", ".fp16"):
+        for ending in (".safetensors", ".bin"):
+            for stem in FOLDER_NAMES:
+                if f"{stem}{tag}{ending}" in names:
+                    return [f"{stem}{tag}{ending}"]
+                if (index := f"{stem}{ending}.index{tag}.json") in names:
+                    shard = re.compile(
+                        rf"{stem}({re.escape(tag)}-\d+-of-\d+|-\d+-of-\d+{re.escape(tag)}){re.escape(ending)}"
+                    )
+                    return [index, *filter(shard.fullmatch, sorted(names))]
+    others = [name for name in names if name.endswith(SUFFIXES)]
+    return others if len(others) == 1 and "model_index.json" not in names else []
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
