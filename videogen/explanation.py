@@ -61,7 +61,13 @@ def _motion(pipe: Pipeline, request: Request) -> str:
 
 def _refiner(pipe: Pipeline, request: Request) -> list[Line]:
     refiner = generation.load_refiner(pipe, request)
-    return [] if refiner is None else [("refiner", f"{refiner.line}; from {request.refiner_start:g} of the path on")]
+    if refiner is None:
+        return []
+    asked, start = generation.planned(pipe, request), request.refiner_start
+    pipe.plan(**asked, denoising_end=start)
+    steps = {"num_inference_steps": asked["num_inference_steps"] or pipe.steps}
+    later = refiner.plan(**{**asked, **steps, "windows": None, "free_noise": False}, denoising_start=start)
+    return [("refiner", f"{refiner.line}; from {start:g} of the path on, {len(later.times)} steps")]
 
 
 def _prompt(pipe: Pipeline, request: Request) -> str:
@@ -94,7 +100,7 @@ def _sampler(pipe: Pipeline, plan: Plan, request: Request) -> str:
 
 def _guidance(plan: Plan, request: Request) -> str:
     if plan.guidance == 1:
-        return "none"
+        return "none" + (", so the negative prompt has no effect" if request.negative else "")
     return f"{plan.guidance:g}" + (f", rescaled by {request.rescale:g}" if request.rescale else "")
 
 

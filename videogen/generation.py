@@ -18,6 +18,7 @@ from videogen.clip import Clip, frame_rate
 from videogen.errors import InputError, reason
 from videogen.free_init import FreeInit
 from videogen.models import folder
+from videogen.noise import FrameNoise
 from videogen.pipeline import Pipeline
 from videogen.plan import check_numbers, find_sampler
 from videogen.recipe import Recipe
@@ -89,6 +90,9 @@ class Request:
             raise InputError(f"dtype {self.dtype!r}: choose one of {', '.join(DTYPES)}")
         if self.overlap is not None and self.window is None:
             raise InputError("an overlap belongs to windows; give --window too")
+        FrameNoise(self.seed)
+        if self.refiner is None and self.refiner_start != 0.8:
+            raise InputError("a start of the refiner is given and no refiner; give --refiner too, or leave it out")
         if self.refiner is not None and self.free_init > 1:
             raise InputError("FreeInit samples the whole path again and again; leave --refiner or --free-init out")
         try:

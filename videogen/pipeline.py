@@ -27,6 +27,7 @@ from videogen.models.folder import Parts
 from videogen.models.sizes import Sizes, count, size_condition
 from videogen.models.text import suffixed
 from videogen.noise import FrameNoise, Generators, source_of
+from videogen.offload import Turns
 from videogen.path import Path
 from videogen.plan import Plan
 from videogen.prediction import Denoise, kind_from_config
@@ -37,7 +38,7 @@ from videogen.windows import Windows, windowed
 if TYPE_CHECKING:
     from videogen.adapters.lora import Loras
 
-Callback = Callable[["Pipeline", int, float, Tensor], Tensor | None]
+Callback = Callable[["Pipeline", int, float, dict[str, Tensor]], Mapping[str, Tensor] | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Pipeline:
     def __init__(self, parts: Parts, motion: Motion | None = None) -> None:
         self.parts = parts
         self.motion = motion
+        self._turns: Turns | None = None
         self.scheduler: dict[str, Any] = {**parts.scheduler, **(motion.scheduler if motion else {})}
         self.denoiser = Denoiser(parts.unet, Path.from_config(self.scheduler), kind_from_config(self.scheduler))
 
@@ -134,7 +136,10 @@ class Pipeline:
         return cls.from_pretrained(path, **options)
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Pipeline:
-        """Move all parts (SDXL's VAE stays in float32 where float16 is too narrow for it); returns itself."""
+        """Move all parts (SDXL's VAE stays in float32 where float16 is too narrow for it), to stay there; returns itself."""
+        if device is not None and self._turns is not None:
+            self._turns.end()
+            self._turns = None
         self.parts.to(device, dtype)
         self.parts.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self
@@ -147,10 +152,28 @@ class Pipeline:
         compile_blocks(self.parts.unet)
         return self
 
+    def enable_model_cpu_offload(self, device: str | torch.device = "cuda") -> None:
+        """Keep text side, UNet and VAE in main memory, each on the device for as long as it computes, as in diffusers.
+
+        `pipe.to(device)` ends it.
+        """
+        if self._turns is not None:
+            self._turns.end()
+        parts = self.parts
+        self._turns = Turns((parts.text, parts.unet, parts.vae), torch.device(device), on_call=[parts.unet])
+
+    def enable_vae_tiling(self) -> None:
+        """Decode and encode large frames in overlapping tiles, as in diffusers. Frames go through the VAE in slices anyway."""
+        self.parts.vae.enable_tiling()
+
     @property
     def device(self) -> torch.device:
-        """Where the UNet is."""
-        return next(self.parts.unet.parameters()).device
+        """Where the UNet computes."""
+        return next(self.parts.unet.parameters()).device if self._turns is None else self._turns.device
+
+    def _bring(self, part: torch.nn.Module) -> None:
+        if self._turns is not None:
+            self._turns.bring(part)
 
     @property
     def line(self) -> str:
@@ -257,7 +280,7 @@ class Pipeline:
     @torch.no_grad()
     def __call__(
         self, prompt: str | Mapping[int, str] | Sequence[str | Mapping[int, str]], *,
-        negative_prompt: str | Sequence[str] | None = None, clip_skip: int = 0,
+        negative_prompt: str | Sequence[str] | None = None, clip_skip: int | None = None,
         prompt_2: str | Sequence[str] | None = None, negative_prompt_2: str | Sequence[str] | None = None,
         sizes: Sizes | None = None, negative_sizes: Sizes | None = None,
         num_frames: int = 16, height: int | None = None, width: int | None = None,
@@ -281,7 +304,7 @@ class Pipeline:
         guidance_batched   both branches in one call, or one after the other in half the memory
         conditions         pairs (given, null) of `Conditioning`, merged with the text
         control            what changes attention or activations (`Control`), a frame choice among others
-        callback_on_step_end  `(pipe, step, t, latents) -> latents or None`, after each step
+        callback_on_step_end  `(pipe, step, t, {"latents": x}) -> {"latents": x} or None`, after each step, as in diffusers
 
         The others are `plan`'s. Raises InputError for impossible values, before anything is computed.
         """
@@ -292,16 +315,17 @@ class Pipeline:
         )
         check_output(output_type)
         plan.check_finite(guidance_rescale=guidance_rescale, motion_scale=motion_scale)
+        plan.tell_unheard(settled.guidance, negative_prompt or negative_prompt_2, guidance_rescale)
         plan.check_together(settled, latents, control, free_init, batched=guidance_batched)
         prompts = [prompt] if isinstance(prompt, (str, Mapping)) else list(prompt)
         source, address = source_of(seed, generator), (len(prompts), settled.frames, settled.latents)
         x = plan.first_noise(latents, source, address, settled.pieces).to(self.device, torch.float32)
         pair = self.condition(
             prompts, negative_prompt, settled.frames, settled.size, motion_scale, conditions, prompt_2=prompt_2,
-            negative_2=negative_prompt_2, clip_skip=clip_skip, sizes=sizes, negative_sizes=negative_sizes,
+            negative_2=negative_prompt_2, clip_skip=clip_skip or 0, sizes=sizes, negative_sizes=negative_sizes,
         )
         denoise = self._denoise(settled, pair, control, guidance_rescale, batched=guidance_batched)
-        callback = None if callback_on_step_end is None else functools.partial(callback_on_step_end, self)
+        callback = None if callback_on_step_end is None else functools.partial(_told, callback_on_step_end, self)
         x = sampled(settled, denoise, x, lambda draw: source(*address, draw).to(x), free_init, callback, progress)
         drawn_with = source.seed if isinstance(source, FrameNoise) and isinstance(source.seed, int) else None
         return Result(shown(x, self.decode, output_type), drawn_with, tuple(settled.times.t.tolist()), settled.cut)
@@ -333,6 +357,7 @@ class Pipeline:
         negative_sizes: Sizes | None = None,
     ) -> Pair:
         """The pair (given, null) of a call: text, SDXL's sizes (`size` in pixels), the motion dial, and `conditions`."""
+        self._bring(self.parts.text)
         given, null = self.parts.text(
             list(prompts), negative, frames, second=prompt_2, negative_second=negative_2, clip_skip=clip_skip
         )
@@ -362,8 +387,15 @@ class Pipeline:
 
     def encode(self, clip: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Pixels `b f 3 H W` in [0, 1] -> latents `b f c h w`."""
+        self._bring(self.parts.vae)
         return autoencoder.encode(self.parts.vae, clip.to(self.device) * 2 - 1, generator)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents `b f c h w` -> pixels `b f 3 H W` in [0, 1], float32, on the processor."""
+        self._bring(self.parts.vae)
         return autoencoder.decode(self.parts.vae, latents).div_(2).add_(0.5).clamp_(0, 1)
+
+
+def _told(callback: Callback, pipe: Pipeline, step: int, t: float, x: Tensor) -> Tensor | None:
+    changed = callback(pipe, step, t, {"latents": x})
+    return None if changed is None else changed.get("latents")

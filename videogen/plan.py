@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -72,6 +73,15 @@ def check_finite(**scales: Any) -> None:
     for name, value in scales.items():
         if isinstance(value, (int, float)) and not math.isfinite(value):
             raise InputError(f"{name.replace('_', ' ')} {value}: give a finite number")
+
+
+def tell_unheard(guidance: Scale, negative: object, rescale: float) -> None:
+    """Warn of what has no effect without guidance."""
+    if guidance == 1 and (negative or rescale):
+        what = "the negative prompt has" if negative else "rescaling has"
+        warnings.warn(
+            f"without guidance (a scale of 1) {what} no effect; raise the scale, or leave it out", stacklevel=3
+        )
 
 
 def check_together(

@@ -42,10 +42,10 @@ class Grid:
         return replace(
             self,
             spacing=spacing,
-            offset=int(config.get("steps_offset", self.offset)),
+            offset=_whole(config, "steps_offset", self.offset),
             last=-1 if final == "zero" and config.get("set_alpha_to_one", True) else 0,
             karras=bool(config.get("use_karras_sigmas", self.karras)),
-            distilled=int(config.get("original_inference_steps", self.distilled)),
+            distilled=_whole(config, "original_inference_steps", self.distilled),
         )
 
 
@@ -199,6 +199,13 @@ def _karras(
 
 def _then(t: Tensor, last: float) -> Tensor:
     return torch.cat([t[1:], torch.tensor([last], dtype=torch.float64)])
+
+
+def _whole(config: Mapping[str, Any], key: str, otherwise: int) -> int:
+    value = config.get(key, otherwise)
+    if not isinstance(value, int):
+        raise InputError(f"{key} {value!r} in the scheduler config: give a whole number")
+    return value
 
 
 def _counted(n: int, steps: int) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
@@ -51,7 +52,7 @@ def test_what_the_call_refuses_is_refused_here(pipe: Pipeline, changes: dict[str
 def test_what_does_not_act_is_said(pipe: Pipeline) -> None:
     lines = told(pipe, frames=1, guidance=1.0)
     assert lines["motion"].startswith("left out")
-    assert lines["guidance"] == "none"
+    assert lines["guidance"] == "none, so the negative prompt has no effect"
     assert lines["windows"].startswith("none")
     assert lines["each step"] == "1 call of 1 x 1 frames of 4 x 6 x 8 numbers; order: given"
 
@@ -70,10 +71,20 @@ def test_weights_are_counted(pipe: Pipeline) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"window": 99}, {"size": (20, 64)}, {"steps": 1001}, {"free_noise": True, "frames": 0}]
+    "change",
+    [
+        {"window": 99},
+        {"size": (20, 64)},
+        {"steps": 1001},
+        {"free_noise": True, "frames": 0},
+        {"refiner": "MODEL", "refiner_start": 0.9999},
+    ],
 )
-def test_what_the_call_refuses_is_refused(pipe: Pipeline, change: dict[str, object]) -> None:
+def test_what_the_call_refuses_is_refused(pipe: Pipeline, change: dict[str, object], tmp_path: Path) -> None:
     said = []
+    if "refiner" in change:
+        change = {**change, "refiner": str(tmp_path)}
+        pipe.save_pretrained(tmp_path)
     for act in (explain, generation.make):
         with pytest.raises(InputError) as caught:
             act(pipe, dataclasses.replace(REQUEST, **change))

@@ -284,13 +284,30 @@ def test_prompts_by_frame_follow_their_frames(pipe: Pipeline) -> None:
 def test_callback_sees_every_step_and_may_change_latents(pipe: Pipeline) -> None:
     seen = []
 
-    def callback(_: Pipeline, step: int, t: float, latents: torch.Tensor) -> torch.Tensor:
+    def callback(_: Pipeline, step: int, t: float, kwargs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         seen.append((step, t))
-        return torch.zeros_like(latents)
+        return {"latents": torch.zeros_like(kwargs["latents"])}
 
     changed = clip(pipe, callback_on_step_end=callback, output_type="latent")
     assert [step for step, _ in seen] == [0, 1, 2]
     assert not changed.any()
+
+
+def test_what_guidance_alone_hears_is_told_where_there_is_none(pipe: Pipeline) -> None:
+    for options in ({"negative_prompt": "a blue square"}, {"guidance_rescale": 0.5}):
+        with pytest.warns(UserWarning, match="without guidance"):
+            clip(pipe, guidance_scale=1.0, **options)
+
+
+def test_frames_of_a_prompt_map_may_be_text_as_json_has_them(pipe: Pipeline) -> None:
+    made = [
+        pipe({kind(0): "a red circle", kind(2): "a blue square"}, num_frames=3, num_inference_steps=1, seed=0,
+             output_type="latent", clip_skip=None, progress=False).frames
+        for kind in (int, str)
+    ]  # fmt: skip
+    assert torch.equal(*made)
+    with pytest.raises(InputError, match="begin at frames"):
+        pipe({"first": "a red circle"}, num_frames=3, progress=False)  # type: ignore[dict-item]
 
 
 def test_output_types(pipe: Pipeline) -> None:

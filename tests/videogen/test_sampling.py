@@ -327,6 +327,12 @@ def test_a_config_that_would_be_another_method_is_refused_by_its_key(name, key, 
         SAMPLERS[name].from_config({**BETAS, key: value})
 
 
+@pytest.mark.parametrize("value", [None, "one", 1.5])
+def test_an_offset_that_is_no_whole_number_is_refused_by_its_key(value):
+    with pytest.raises(InputError, match="in the scheduler config: give a whole number"):
+        SAMPLERS["ddim"].from_config({"steps_offset": value})
+
+
 def test_keys_of_other_schedulers_are_ignored():
     sampler = SAMPLERS["ddim"].from_config({"use_karras_sigmas": True, "algorithm_type": "sde-dpmsolver++"})
     assert sampler.grid == SAMPLERS["ddim"].grid

@@ -15,7 +15,6 @@ from videogen.errors import InputError
 if TYPE_CHECKING:
     from videogen.models.weights.families import Family
 
-CLIPS = (".mp4", ".mov", ".mkv", ".webm", ".gif", ".webp", ".png", ".apng", ".avi")
 BYTES = {"float64": 8, "int64": 8, "float32": 4, "int32": 4, "float16": 2, "bfloat16": 2, "int16": 2}
 SHOWN = 12  # entries of a header's metadata
 WIDTH = 100  # characters of one
@@ -26,9 +25,14 @@ def inspect(
     sha: Annotated[bool, typer.Option("--hash/--no-hash", help="read the whole file for its SHA-256")] = True,
 ) -> None:
     """Say what FILE is: its family, into what it loads, what is missing or surplus; of a clip, its recipe."""
-    if not file.exists():
+    from videogen.video import STILLS, WRITTEN
+
+    numbered = file.suffix.lower() in STILLS  # as reproduce takes them: NAME.png for NAME_0001.png and so on
+    if not file.exists() and not numbered:
         raise InputError(f"{file} does not exist")
-    if file.suffix.lower() in CLIPS or (file.is_dir() and any(file.glob("*.png")) and not _weights_in(file)):
+    if file.suffix.lower() in (*WRITTEN, *STILLS) or (
+        file.is_dir() and any(file.glob("*.png")) and not _weights_in(file)
+    ):
         lines = recipe_lines(file)
     elif (file / "model_index.json").is_file():
         lines = folder_lines(file)

@@ -93,7 +93,7 @@ class TextSide(nn.Module):
         """
         listed = [prompts] if isinstance(prompts, (str, Prompt, Mapping)) else list(prompts)
         against = _for_each("" if negatives is None else negatives, listed, "negative prompts")
-        travels = [dict(p) if isinstance(p, Mapping) else {0: p} for p in listed]
+        travels = [_numbered(p) if isinstance(p, Mapping) else {0: p} for p in listed]
         if not all(travels):
             raise InputError("prompts by frame are empty; give at least one")
         texts = [text for keys in travels for text in keys.values()]
@@ -234,6 +234,14 @@ def suffixed(side: TextSide) -> dict[str, TextEncoder]:
     encoders = [encoder for encoder in side.encoders if isinstance(encoder, TextEncoder)]
     endings = ("", "_2") if len(encoders) == 2 else ("",) if encoders[0].pooled is None else ("_2",)
     return dict(zip(endings, encoders, strict=True))
+
+
+def _numbered(prompts: Mapping[Any, Any]) -> dict[int, Any]:
+    """Prompts by frame with whole numbers as keys, which JSON has as text."""
+    try:
+        return {int(frame): text for frame, text in prompts.items()}
+    except (TypeError, ValueError):
+        raise InputError(f"prompts by frame begin at frames, which {', '.join(map(repr, prompts))} are not") from None
 
 
 def _for_each(texts: Any, prompts: Sequence[Any], kind: str) -> list[Any]:

@@ -54,7 +54,9 @@ def test_a_refiner_that_is_the_model_itself_changes_nothing_and_is_in_the_recipe
     made = video.read_recipe(first)
     assert made.models["refiner"]["source"] == str(animated)
     assert made.options["refiner_start"] == 0.5
-    explained = generate("--refiner", animated, "-o", tmp_path / "x.png", "--explain").out
+    explained = generate(
+        "--refiner", animated, "--steps", "3", "--refiner-start", "0.5", "-o", tmp_path / "x.png", "--explain"
+    ).out
     assert "\nrefiner    " in explained
 
 

@@ -111,11 +111,12 @@ def test_a_clip_of_ours_shows_its_recipe(tmp_path, capsys):
     from videogen.recipe import Recipe
 
     recipe = Recipe("generate", "a red circle", 7, 2, 16, 16, "8", "ddim", 4, 7.5, options={"eta": 0.5})
-    video.write(tmp_path / "clip.gif", clip.from_numpy(np.zeros((2, 16, 16, 3), np.uint8)), recipe)
-    inspect(tmp_path / "clip.gif")
-    printed = capsys.readouterr().out
-    assert "prompt      a red circle" in printed
-    assert "options     eta 0.5" in printed
+    for name in ("clip.gif", "clip.m4v", "clip.png"):  # the last is clip_0001.png and clip_0002.png
+        video.write(tmp_path / name, clip.from_numpy(np.zeros((2, 16, 16, 3), np.uint8)), recipe)
+        inspect(tmp_path / name)
+        printed = capsys.readouterr().out
+        assert "prompt      a red circle" in printed
+        assert "options     eta 0.5" in printed
 
 
 def test_pickles_hashes_and_a_broken_file(manifests, tmp_path, capsys):
