@@ -157,19 +157,13 @@ def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _config(state: Mapping[str, Tensor], facts: MotionFamily, adapter: Mapping[str, Any]) -> dict[str, Any]:
-    channels: list[int] = []
-    while (norm := state.get(f"down_blocks.{len(channels)}.motion_modules.0.norm.weight")) is not None:
-        channels.append(norm.shape[0])
-    layers = 0
-    while f"down_blocks.0.motion_modules.{layers}.norm.weight" in state:
-        layers += 1
-    table = state.get("down_blocks.0.motion_modules.0.transformer_blocks.0.pos_embed.pe")
+    channels, layers, mid, positions = motion_keys.layout(shapes_of(state))
     return {
-        "channels": tuple(channels),
+        "channels": channels,
         "layers": layers,
         "heads": int(adapter.get("motion_num_attention_heads", 8)),
-        "positions": facts.positions if table is None else table.shape[1],
-        "mid": any(name.startswith("mid_block.") for name in state),
+        "positions": facts.positions if positions is None else positions,
+        "mid": mid,
         "norm_scope": adapter.get("norm_scope", facts.norm_scope),
         "resnet_norm_scope": adapter.get("resnet_norm_scope", facts.resnet_norm_scope),
         "groups": int(adapter.get("motion_norm_num_groups", 32)),

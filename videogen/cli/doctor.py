@@ -205,8 +205,8 @@ def _configurations() -> str:
 
 
 def _miniature() -> str:
-    folder = Path(__file__).parents[1] / "shapes" / "miniature"
-    if not (folder / "model_index.json").is_file():
-        raise FileNotFoundError("the trained miniature is not in this installation")
+    from videogen.models.folder import miniature
+
+    folder = miniature()
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return f"{size / 2**20:.0f} MiB in {folder}"

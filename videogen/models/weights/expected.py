@@ -153,14 +153,9 @@ def _single(shapes: Shapes, family: Family) -> Verdict | None:
 
 def _motion(shapes: Shapes) -> Verdict:
     found = {motion_keys.to_ours(key): tuple(shape) for key, shape in shapes.items() if motion_keys.is_motion(key)}
-    channels: list[int] = []
-    while (norm := found.get(f"down_blocks.{len(channels)}.motion_modules.0.norm.weight")) is not None:
-        channels.append(norm[0])
-    layers = sum(1 for key in found if key.startswith("down_blocks.0.") and key.endswith(".proj_in.weight"))
-    tables = [shape[1] for key, shape in found.items() if key.endswith(".pos_embed.pe")]
-    mid = any(key.startswith("mid_block.") for key in found)
-    wanted = motion_keys.shapes(channels, layers, mid, tables[0] if tables else 0)
-    if not tables:
+    channels, layers, mid, positions = motion_keys.layout(found)
+    wanted = motion_keys.shapes(channels, layers, mid, positions or 0)
+    if positions is None:
         wanted = {key: shape for key, shape in wanted.items() if not key.endswith(".pos_embed.pe")}
     others = len(shapes) - sum(map(motion_keys.is_motion, shapes))
     verdict = _compare(found, wanted)

@@ -6,7 +6,7 @@ norms `norms.0`, `norms.1` and `ff_norm`, and keeps one position table in each a
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 MODULE = re.compile(
     r"(?:^|\.)((?:down_blocks\.\d+|up_blocks\.\d+|mid_block)\.)(?:motion_modules|temporal_attentions)\."
@@ -70,6 +70,19 @@ def shapes(channels: Sequence[int], layers: int, mid: bool, positions: int) -> d
         for place, width in _places(channels, layers, mid)
         for name, shape in _module(width, positions)
     }
+
+
+def layout(found: Mapping[str, Sequence[int]]) -> tuple[tuple[int, ...], int, bool, int | None]:
+    """The inverse: channels, layers, whether there is a middle module, and positions (None without tables), of our names and their shapes."""
+    channels: list[int] = []
+    while (norm := found.get(f"down_blocks.{len(channels)}.motion_modules.0.norm.weight")) is not None:
+        channels.append(norm[0])
+    layers = 0
+    while f"down_blocks.0.motion_modules.{layers}.norm.weight" in found:
+        layers += 1
+    mid = any(name.startswith("mid_block.") for name in found)
+    table = next((shape for name, shape in found.items() if name.endswith(".pos_embed.pe")), None)
+    return tuple(channels), layers, mid, None if table is None else table[1]
 
 
 def _places(channels: Sequence[int], layers: int, mid: bool) -> Iterator[tuple[str, int]]:
