@@ -85,6 +85,18 @@ def between(keys: Collection[int], frame: int) -> tuple[int, int, float]:
     return before, after, (frame - before) / (after - before) if after > before else 0.0
 
 
+def travel(values: Tensor, keys: Sequence[int], frames: Sequence[int]) -> Tensor:
+    """Values `b k ...` of key frames at `frames`: `b f ...`, linear between two keys, held outside.
+
+    A frame depends on the two keys around it only, and at a key it is that key's value exactly.
+    """
+    place = {key: i for i, key in enumerate(keys)}
+    around = [between(keys, frame) for frame in frames]
+    start, end = values[:, [place[key] for key, _, _ in around]], values[:, [place[key] for _, key, _ in around]]
+    shares = torch.tensor([share for _, _, share in around]).to(values)
+    return torch.lerp(start, end, shares.view(1, -1, *[1] * (values.ndim - 2)))
+
+
 @dataclasses.dataclass(frozen=True)
 class Strength:
     """A dial, resolved for one call.
@@ -145,6 +157,7 @@ class Conditioning:
     groups     b f, frames that belong together; None is all of them
     rows       one set of words per item, the meaning of the batch
     frames     the ids that the frame axes stand for; None is 0, 1, 2, ...
+    keys       {name: key frames} of entries that travel: what the frame axes of their tokens and vectors stand for, however long the clip is
     words      one `Words` per item, or None
     spans      a `Windows`: temporal layers work in its overlapping pieces inside one call (FreeNoise); None is one piece
     """
@@ -158,6 +171,7 @@ class Conditioning:
     groups: Tensor | None = None
     rows: tuple[frozenset[str], ...] = ()
     frames: tuple[int, ...] | None = None
+    keys: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     words: tuple[Any, ...] = ()
     spans: Any = None
     strengths: Mapping[str, Strength] = dataclasses.field(default_factory=dict)
@@ -224,6 +238,7 @@ class Conditioning:
             groups=self.groups if other.groups is None else other.groups,
             rows=tuple(a | b for a, b in zip(self.rows, other.rows, strict=True)),
             frames=self.frames if other.frames is None else other.frames,
+            keys={**self.keys, **other.keys},
             words=tuple(a if b is None else b for a, b in zip(self.words, other.words, strict=True)),
             spans=self.spans or other.spans,
         )
@@ -257,19 +272,23 @@ class Conditioning:
         )
 
     def at(self, t: float, frames: Sequence[int], times: Sequence[float] | None = None) -> Conditioning:
-        """This condition for one call: ports cut to the frame ids, dials resolved into `strengths`.
+        """This condition for one call: ports cut to the frame ids or brought there from their keys, dials resolved into `strengths`.
 
         An entry with one frame serves all frames. Raises InputError where an entry lacks an asked-for frame.
         """
         cut: dict[str, Any] = {}
         for port in PORTS:
             cut[port] = {
-                n: self._cut(v, frames, f"{port}[{n!r}]") if v.ndim == FRAMED[port] else v
-                for n, v in getattr(self, port).items()
+                n: self._at(port, n, v, frames) if v.ndim == FRAMED[port] else v for n, v in getattr(self, port).items()
             }
         groups = None if self.groups is None else self._cut(self.groups, frames, "groups")
         strengths = {name: self._strength(dials, t, frames, times) for name, dials in self.dials.items()}
-        return self.replace(**cut, groups=groups, frames=tuple(frames), strengths=strengths)
+        return self.replace(**cut, groups=groups, frames=tuple(frames), keys={}, strengths=strengths)
+
+    def _at(self, port: str, name: str, value: Tensor, frames: Sequence[int]) -> Tensor:
+        if port in SHARED and name in self.keys:
+            return travel(value, self.keys[name], frames)
+        return self._cut(value, frames, f"{port}[{name!r}]")
 
     def _cut(self, value: Tensor, frames: Sequence[int], what: str) -> Tensor:
         if value.shape[1] == 1:
@@ -328,7 +347,8 @@ def stack(**parts: Conditioning) -> Conditioning:
             off = (Dial(0.0),) * p.batch
             dials[name] += off if (i, name) in lacking else p.dials.get(name, (None,) * p.batch)
     frames = {p.frames for p in named if p.frames is not None}
-    if len(frames) > 1:
+    keys = {name: p.keys[name] for p in named for name in p.keys}
+    if len(frames) > 1 or any(p.keys.get(name, keys[name]) != keys[name] for p in named for name in keys):
         raise InputError("stacked conditions stand for different frames")
     return Conditioning(
         **ports,
@@ -336,6 +356,7 @@ def stack(**parts: Conditioning) -> Conditioning:
         groups=_stack_groups(named),
         rows=tuple(row for p in named for row in p.rows),
         frames=next(iter(frames), None),
+        keys=keys,
         words=tuple(w for p in named for w in p.words),
         spans=next((p.spans for p in named if p.spans is not None), None),
     )

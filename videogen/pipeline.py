@@ -359,7 +359,7 @@ class Pipeline:
         """The pair (given, null) of a call: text, SDXL's sizes (`size` in pixels), the motion dial, and `conditions`."""
         self._bring(self.parts.text)
         given, null = self.parts.text(
-            list(prompts), negative, frames, second=prompt_2, negative_second=negative_2, clip_skip=clip_skip
+            list(prompts), negative, second=prompt_2, negative_second=negative_2, clip_skip=clip_skip
         )
         config = self.parts.unet.config
         if config.size_width is not None:

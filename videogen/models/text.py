@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from videogen.conditioning import Conditioning, between
+from videogen.conditioning import Conditioning, travel
 from videogen.errors import InputError, reason
 from videogen.models.prompt import Prompt
 from videogen.models.text_encoder import Batch, Emphasis, TextEncoder, inner
@@ -75,7 +75,6 @@ class TextSide(nn.Module):
         self,
         prompts: str | Prompt | Travel | Sequence[str | Prompt | Travel],
         negatives: str | Prompt | Sequence[str | Prompt] | None = None,
-        frames: Sequence[int] | None = None,
         *,
         second: str | Sequence[str] | None = None,
         negative_second: str | Sequence[str] | None = None,
@@ -83,10 +82,10 @@ class TextSide(nn.Module):
     ) -> tuple[Conditioning, Conditioning]:
         """Encode prompts and what guidance moves away from: (given, null), b items each, equally many chunks.
 
-        A prompt may be `{frame: text}`; then `frames` are the ids to encode for, and given has tokens `b f n d` (and
-        vectors `b f d`). One negative prompt serves all prompts; without one the null is the empty prompt, or zeros
-        where the model was trained so. Raises InputError where the numbers of prompts do not match, frames are missing,
-        or the model has no second encoder or not so many layers.
+        A prompt may be `{frame: text}`; then given has tokens `b k n d` (and vectors `b k d`) at the key frames of all
+        prompts. One negative prompt serves all prompts; without one the null is the empty prompt, or zeros where the
+        model was trained so. Raises InputError where the numbers of prompts do not match, or the model has no second
+        encoder or not so many layers.
 
         second, negative_second   for the second encoder (diffusers' `prompt_2`); without them, or empty, it reads the same
         clip_skip                 layers left out at the end, for the prompts and, as in diffusers, not for the negative ones
@@ -114,7 +113,7 @@ class TextSide(nn.Module):
                 vector={name: torch.zeros_like(v) for name, v in null.vector.items()},
             )
         if any(isinstance(p, Mapping) for p in listed):
-            given = _by_frame(given, travels, frames)
+            given = _by_frame(given, travels)
         return given, null
 
     def _encode(self, words: Sequence[Batch], clip_skip: int = 0) -> Conditioning:
@@ -122,17 +121,6 @@ class TextSide(nn.Module):
 
     def _encoders(self) -> list[TextEncoder]:
         return [encoder for encoder in self.encoders if isinstance(encoder, TextEncoder)]
-
-
-def travel(keys: Mapping[int, Tensor], frames: Sequence[int]) -> Tensor:
-    """Values at `frames` from values `...` at key frames: `f ...`, linear between two keys, held outside.
-
-    A frame depends on the two keys around it only, and at a key it is that key's value exactly.
-    """
-    if not keys:
-        raise InputError("prompts by frame are empty; give at least one")
-    around = (between(keys, frame) for frame in frames)
-    return torch.stack([torch.lerp(keys[a], keys[b], share) if share else keys[a] for a, b, share in around])
 
 
 def text_model(
@@ -267,23 +255,19 @@ def _read_model(part: Path, dtype: torch.dtype, variant: str | None, *, pooled: 
     return text_model(config, {n: v.to(dtype) for n, v in files.read(part, variant).items()}, part, pooled=pooled)
 
 
-def _by_frame(given: Conditioning, travels: Sequence[Mapping[int, Any]], frames: Sequence[int] | None) -> Conditioning:
-    """From one row per key prompt to one row per item, with a frame axis."""
-    if frames is None:
-        raise InputError("prompts by frame need to know the frames they are for")
+def _by_frame(given: Conditioning, travels: Sequence[Mapping[int, Any]]) -> Conditioning:
+    """From one row per key prompt to one row per item, with an axis of the key frames of all."""
+    common = sorted({frame for keys in travels for frame in keys})
     ends = torch.tensor([len(keys) for keys in travels]).cumsum(0).tolist()
     starts = [0, *ends[:-1]]
 
     def spread(value: Tensor) -> Tensor:
         return torch.stack(
-            [
-                travel(dict(zip(keys, value[a:b], strict=True)), frames)
-                for keys, a, b in zip(travels, starts, ends, strict=True)
-            ]
+            [travel(value[None, a:b], list(keys), common)[0] for keys, a, b in zip(travels, starts, ends, strict=True)]
         )
 
     return Conditioning(
         tokens={name: spread(v) for name, v in given.tokens.items()},
         vector={name: spread(v) for name, v in given.vector.items()},
-        frames=tuple(frames),
+        keys=dict.fromkeys({*given.tokens, *given.vector}, tuple(common)),
     )

@@ -11,9 +11,9 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from videogen.conditioning import stack
+from videogen.conditioning import stack, travel
 from videogen.errors import InputError
-from videogen.models.text import TextSide, load_text_side, save_text_side, travel
+from videogen.models.text import TextSide, load_text_side, save_text_side
 from videogen.models.text_encoder import TextEncoder
 from videogen.models.weights import files
 
@@ -140,7 +140,7 @@ def test_a_second_negative_prompt_alone_is_not_zeros(sdxl: TextSide) -> None:
 
 
 def test_a_second_prompt_stays_while_the_first_travels(sdxl: TextSide) -> None:
-    given, _ = sdxl({0: "a red circle", 2: "a blue circle"}, frames=range(3), second="a cat")
+    given = sdxl({0: "a red circle", 2: "a blue circle"}, second="a cat")[0].at(0, range(3))
     width = sdxl.encoders[0].width
     for frame, text in ((0, "a red circle"), (2, "a blue circle")):
         assert torch.equal(given.tokens["text"][:, frame, :, :width], sdxl(text)[0].tokens["text"][..., :width])
@@ -233,7 +233,7 @@ def test_embed_and_encode_can_be_stepped_between(sd: TextSide) -> None:
 
 def test_travel_is_exact_at_keys_linear_between_and_held_outside() -> None:
     a, b, c = torch.randn(3, 5, 7, generator=torch.Generator().manual_seed(0))
-    out = travel({4: a, 8: b, 10: c}, [0, 4, 5, 7, 8, 9, 10, 30])
+    (out,) = travel(torch.stack([a, b, c])[None], [4, 8, 10], [0, 4, 5, 7, 8, 9, 10, 30])
     for i, expected in ((0, a), (1, a), (4, b), (6, c), (7, c)):
         assert torch.equal(out[i], expected)
     torch.testing.assert_close(out[2], 0.75 * a + 0.25 * b)
@@ -242,8 +242,9 @@ def test_travel_is_exact_at_keys_linear_between_and_held_outside() -> None:
 
 
 def test_prompts_by_frame(sdxl: TextSide) -> None:
-    frames = range(12)
-    given, null = sdxl({0: "a red circle", 8: "a blue circle"}, frames=frames)
+    keyed, null = sdxl({0: "a red circle", 8: "a blue circle"})
+    assert keyed.tokens["text"].shape == (1, 2, 77, 72)  # however long the clip is
+    given = keyed.at(0, range(12))
     red, blue = (sdxl(text)[0] for text in ("a red circle", "a blue circle"))
     assert given.tokens["text"].shape == (1, 12, 77, 72)
     assert given.vector["text"].shape == (1, 12, 24)
@@ -253,19 +254,22 @@ def test_prompts_by_frame(sdxl: TextSide) -> None:
     torch.testing.assert_close(
         given.vector["text"][:, 4], (red.vector["text"] + blue.vector["text"]) / 2, rtol=0, atol=1e-6
     )
-    later, _ = sdxl({0: "a red circle", 8: "a blue circle", 10: "green " * 80}, frames=frames)
+    later = sdxl({0: "a red circle", 8: "a blue circle", 10: "green " * 80})[0].at(0, range(12))
     assert torch.equal(
         later.tokens["text"][:, :9, :77], given.tokens["text"][:, :9]
     )  # a later prompt does not reach back
-    assert stack(uncond=null, cond=given).at(0, (4, 5)).tokens["text"].shape == (2, 2, 77, 72)
-    with pytest.raises(InputError, match="frames"):
-        sdxl({0: "a red circle"})
+    both = stack(uncond=null, cond=keyed).at(0, (4, 5, 6)).tokens["text"]
+    assert torch.equal(both[1], given.tokens["text"][0, 4:7])
+    assert torch.equal(both[0], null.tokens["text"].expand(3, -1, -1))
+    with pytest.raises(InputError, match="different frames"):
+        stack(uncond=sdxl({0: "a cat", 3: "a dog"})[0], cond=keyed)
     with pytest.raises(InputError, match="prompts by frame are empty"):
-        sdxl({}, frames=frames)
+        sdxl({})
 
 
 def test_batches_mix_plain_prompts_and_prompts_by_frame(sd: TextSide) -> None:
-    given, null = sd(["a cat", {0: "a red circle", 2: "a blue circle"}], ["green", "red"], frames=range(3))
+    given, null = sd(["a cat", {0: "a red circle", 2: "a blue circle"}], ["green", "red"])
+    given = given.at(0, range(3))
     assert given.tokens["text"].shape == (2, 3, 77, 32)
     assert null.batch == 2
     assert torch.equal(given.tokens["text"][0, 0], given.tokens["text"][0, 2])
