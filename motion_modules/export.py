@@ -79,12 +79,12 @@ def _says(recipe: Diffusion, scope: Scope) -> list[str]:
 def difference(recipe: Diffusion) -> float:
     """How much the prediction on one batch changes when the modules' norm runs over the clip: |difference| / |prediction|, root mean squares."""
     modules = [module for module in recipe.root.modules() if isinstance(module, MotionModule)]
-    trained = recipe.predicted(recipe.sample)
+    trained = torch.cat([recipe.predicted(batch) for batch in recipe.sample])
     scopes = [module.norm.scope for module in modules]
     try:
         for module in modules:
             module.norm.scope = "clip"
-        theirs = recipe.predicted(recipe.sample)
+        theirs = torch.cat([recipe.predicted(batch) for batch in recipe.sample])
     finally:
         for module, scope in zip(modules, scopes, strict=True):
             module.norm.scope = scope

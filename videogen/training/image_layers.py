@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from videogen.adapters.lora_writing import Dialect, write_lora
 from videogen.models.folder import write_part
@@ -30,6 +30,12 @@ class ImageSettings(Settings):
     rank: int | None = Field(None, gt=0)
     alpha: float | None = Field(None, gt=0)
     layers: str | None = None
+
+    @model_validator(mode="after")
+    def _low_rank(self) -> ImageSettings:
+        if self.rank is None and (self.alpha is not None or self.layers is not None):
+            raise ValueError("alpha and layers are of a low-rank change; give its rank, or leave them out")
+        return self
 
 
 def still(settings: Settings) -> Pipeline:
