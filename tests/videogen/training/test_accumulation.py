@@ -5,6 +5,7 @@ import shutil
 import sys
 import types
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -26,7 +27,11 @@ def config(tmp_path: Path) -> Path:
 
 
 def lines(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines() if "rate" in line]
+    def refuse(word: str) -> NoReturn:
+        raise AssertionError(f"{word} is not JSON")
+
+    told = (folder / "log.jsonl").read_text().splitlines()
+    return [json.loads(line, parse_constant=refuse) for line in told if "rate" in line]
 
 
 def test_micro_batches_are_one_batch(config: Path, tmp_path: Path) -> None:
@@ -60,6 +65,7 @@ def test_a_gradient_that_overflows_in_half_precision_costs_a_step_and_halves_the
     made = checkpoints.read(folder)
     assert made.state["scaler"]["scale"] == 65536 / 2**4
     assert made.optimizer == {}
+    assert [line["first.norm"] for line in lines(tmp_path / "run")] == [None] * 4
     more = train(
         config,
         ["precision=float16", "optimization.warmup=0", "budget.steps=6", "accept=[budget]"],
