@@ -398,7 +398,8 @@ class Loop:
                 )
         for name, parameter in self.trained.items():
             parameter.copy_(shards.like(checkpoint.weights[name], parameter))
-            self.average.shadow[name].copy_(shards.like(checkpoint.average[name], parameter))
+        for name, shadow in self.average.shadow.items():
+            shadow.copy_(shards.like(checkpoint.averaged[name], shadow))
         names: dict[Tensor, str] = {parameter: name for name, parameter in self.trained.items()}
         checkpoints.restore_optimizers(self.optimizers, names, checkpoint.optimizer)
         if checkpoint.state.get("scaler"):
