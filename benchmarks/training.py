@@ -8,7 +8,7 @@ Both hold the same random weights in float32 (autocast to the dtype) and train t
 process of its own, one after the other, since both together would not fit: it makes two steps on the same latents, times, noise and text, and the
 second one counts. Which comes first changes from pair to pair; a figure is the median of the pairs' ratios.
 Peak memory is what a step needs above what the process held before it, so weights and optimizer state are not in it. The losses of the first step
-are compared.
+must be the same, but for the rounding of the dtype: else the two are not the same training, and the program ends.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from measuring import NO_YES_BOTH, Worker, cells, compared, machine_options, mad
 from random_models import WIDTHS, motion_adapter, save_stable_diffusion
 
 LOOPS = ("diffusers", "videogen")
+ROUNDING = {"float32": 1e-5, "float16": 5e-4, "bfloat16": 4e-3}
+"""By how much of themselves the losses of the first step may differ."""
 RATE, BETAS, DECAY, CLIP = 1e-4, (0.9, 0.999), 1e-2, 1.0
 
 
@@ -87,6 +89,11 @@ def _pairs(folder: Path, args: argparse.Namespace, dtype: str, recomputed: bool)
         **compared(runs, *LOOPS), "losses": losses,
     }  # fmt: skip
     print(json.dumps(row), flush=True)
+    theirs, ours = (losses[name] for name in LOOPS)
+    if not abs(ours - theirs) <= ROUNDING[dtype] * theirs:  # NaN too
+        raise SystemExit(
+            f"error: with {dtype} the losses of the first step differ: {theirs:.6f} in diffusers, {ours:.6f} in videogen"
+        )
     return row
 
 

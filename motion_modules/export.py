@@ -13,14 +13,12 @@ import torch
 from motion_modules.animatediff import MotionConfig, MotionModule, motion_state
 from motion_modules.dialects import write_official
 from motion_modules.loading import header
-from videogen.adapters.lora_writing import write_lora
 from videogen.errors import InputError
 from videogen.models.folder import write_part
 from videogen.models.layers import Scope
 from videogen.models.weights import files
 from videogen.training.diffusion import Diffusion
-from videogen.training.image_layers import DIFFUSERS_LORA, write_image_unet
-from videogen.training.trainable import changes
+from videogen.training.image_layers import lora_writer, write_image_unet
 
 MODULE, ADAPTER, LORA = "motion_module.safetensors", "motion_adapter", "motion_lora.safetensors"
 
@@ -48,18 +46,18 @@ def write_motion_and_image(recipe: Diffusion, folder: Path) -> list[str]:
     return written if recipe.pipe.motion is None else [*write_motion(recipe, folder), *written]
 
 
+_write_lora = lora_writer(
+    LORA, "authors",
+    "the change in AnimateDiff's layout, for the motion modules it was trained on; "
+    f"`videogen generate PROMPT --motion MODULE --lora {LORA}`, with `:0.5` behind the name at half strength",
+)  # fmt: skip
+
+
 def write_motion_lora(recipe: Diffusion, folder: Path) -> list[str]:
     """`motion_lora.safetensors` in the authors' layout, `pytorch_lora_weights.safetensors` for diffusers."""
-    motion, found = recipe.pipe.motion, changes(recipe.root)
-    for file, state in ((LORA, write_lora(found, "authors")), (DIFFUSERS_LORA, write_lora(found, "diffusers"))):
-        files.write(folder / file, {name: value.to(recipe.dtype) for name, value in state.items()}, recipe.header)
+    motion = recipe.pipe.motion
     scope: Scope = "clip" if motion is None else MotionConfig.from_diffusers(motion.config).norm_scope
-    return [
-        f"- `{LORA}`: the change in AnimateDiff's layout, for the motion modules it was trained on; "
-        f"`videogen generate PROMPT --motion MODULE --lora {LORA}`, with `:0.5` behind the name at half strength.",
-        f"- `{DIFFUSERS_LORA}`: the same for diffusers, `pipe.load_lora_weights(FOLDER)`.",
-        *_says(recipe, scope),
-    ]
+    return [*_write_lora(recipe, folder), *_says(recipe, scope)]
 
 
 def _says(recipe: Diffusion, scope: Scope) -> list[str]:
@@ -79,12 +77,12 @@ def _says(recipe: Diffusion, scope: Scope) -> list[str]:
 def difference(recipe: Diffusion) -> float:
     """How much the prediction on one batch changes when the modules' norm runs over the clip: |difference| / |prediction|, root mean squares."""
     modules = [module for module in recipe.root.modules() if isinstance(module, MotionModule)]
-    trained = recipe.predicted(recipe.sample)
+    trained = torch.cat([recipe.predicted(batch) for batch in recipe.sample])
     scopes = [module.norm.scope for module in modules]
     try:
         for module in modules:
             module.norm.scope = "clip"
-        theirs = recipe.predicted(recipe.sample)
+        theirs = torch.cat([recipe.predicted(batch) for batch in recipe.sample])
     finally:
         for module, scope in zip(modules, scopes, strict=True):
             module.norm.scope = scope

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from motion_modules.animatediff import MotionConfig, add_motion, near_in_time
@@ -50,6 +50,14 @@ class MotionSettings(Settings):
 
     motion: str | None = None
     modules: Modules = Modules()
+
+    @model_validator(mode="after")
+    def _new(self) -> MotionSettings:
+        if self.motion is not None and self.modules != Modules():
+            raise ValueError(
+                "modules says how new ones are built, and motion names some that there are; give one of them"
+            )
+        return self
 
 
 class JointSettings(MotionSettings):

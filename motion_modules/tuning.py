@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -21,14 +20,21 @@ from motion_modules.tune_a_video_folder import animated, pipeline, write_parts
 from videogen.conditioning import Conditioning
 from videogen.errors import InputError
 from videogen.frame_choice import SPARSE_CAUSAL
+from videogen.mixing import mix
 from videogen.models.folder import Parts, find, load_folder
 from videogen.pipeline import Pipeline
 from videogen.training import Offer
-from videogen.training.config import Strict
+from videogen.training.config import CARD, Strict
+from videogen.training.denoising import target
+from videogen.training.diffusion import TIMES
 from videogen.training.recipe import JUDGE_SEED, Draw, Thunk
 
-TIMES = (100, 500, 900)
-"""Where the error on the clip is judged."""
+TOLD = """\
+# Tune-A-Video
+
+A model tuned on one clip with `videogen train`, recipe `tune_a_video`, in the layout of the authors' code;
+`videogen edit CLIP PROMPT --model FOLDER`. The clip's caption was:
+"""
 
 
 class TrainData(Strict):
@@ -113,26 +119,24 @@ class Tuning:
 
     def error(self, batch: Batch) -> Tensor:
         """The mean over everything of (out - what it should be)^2, in the net's own parametrisation."""
-        denoiser = self.about.pipe.denoiser
-        alpha, sigma = (
-            rearrange(value.to(self.device, torch.float32), "b -> b 1 1 1 1")
-            for value in (denoiser.path.alpha(batch.times), denoiser.path.sigma(batch.times))
-        )
-        x0, eps = batch.latents, batch.noise
-        wanted = {"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0, "flow": eps - x0}[denoiser.predicts]
+        denoiser, x0, eps = self.about.pipe.denoiser, batch.latents, batch.noise
+        alpha, sigma = denoiser.path.alpha(batch.times), denoiser.path.sigma(batch.times)
         denoise = denoiser.given(self.told.expand(len(x0)), SPARSE_CAUSAL)
-        return (denoise(alpha * x0 + sigma * eps, batch.times).out.float() - wanted).square().mean()
+        said = denoise(mix(alpha, x0, sigma, eps), batch.times).out.float()
+        return (said - target(denoiser.predicts, x0, eps, alpha, sigma)).square().mean()
 
     def judge(self) -> dict[str, float]:
         """The error on the clip itself (there is no other) at three times, always with the same noise."""
         generator = torch.Generator().manual_seed(JUDGE_SEED)
         noise = torch.randn(1, *self.mean.shape, generator=generator).to(self.device)
-        batches = {time: Batch(self.mean[None], torch.tensor([time]), noise) for time in TIMES}
+        steps = self.about.pipe.denoiser.path.steps
+        batches = {time: Batch(self.mean[None], torch.tensor([time * steps // 1000]), noise) for time in TIMES}
         return {f"error_{time}": float(self.error(batch)) for time, batch in batches.items()}
 
     def export(self, folder: Path) -> None:
-        """A whole model in the authors' layout."""
+        """A whole model in the authors' layout, and a card."""
         write_parts(self.about.pipe.parts, folder)
+        (folder / CARD).write_text(f"{TOLD}\n{self.about.prompt}\n", encoding="utf-8")
 
 
 def posterior(parts: Parts, clip: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,17 @@ from typing import Any
 
 from tests import tiny_world
 from tests.videogen.data.films import film, picture
+from videogen.training import recipes
+from videogen.training.config import RunConfig
+from videogen.training.denoising import Batch
+from videogen.training.diffusion import Diffusion
 from videogen.training.image import PARTS, SCHEDULER
+from videogen.training.loop import Loop
+from videogen.training.recipe import JUDGE_SEED, Draw
+
+MODULES = {"modules": {"heads": 2}}
+Worlds = tuple[Path, Path]
+"""A model folder and a folder of films."""
 
 
 def model(folder: Path, **scheduler: Any) -> Path:
@@ -50,3 +60,24 @@ def run(recipe: str, model: Path, section: dict[str, Any], out: Path, **settings
         "recipe": recipe, "out": str(out / "run"), "export": str(out / "export"), "budget": {"steps": 3},
         "settings": {"model": str(model), "data": section} | settings,
     }  # fmt: skip
+
+
+def looped(
+    recipe: str, worlds: Worlds, out: Path, section: dict[str, Any] | None = None, **settings: Any
+) -> tuple[Loop, Path]:
+    """A loop of three steps on these worlds."""
+    values = run(recipe, worlds[0], data(worlds[1], **(section or {})), out, **settings)
+    offer = recipes()[recipe]()
+    config = RunConfig[offer.settings].model_validate(values)  # type: ignore[name-defined]
+    return Loop(config, offer.build(config if offer.takes_run else config.settings)), out
+
+
+def recipe_of(recipe: str, worlds: Worlds, out: Path, section: dict[str, Any] | None = None, **settings: Any) -> Any:
+    """A recipe that is prepared, without a loop."""
+    made: Any = looped(recipe, worlds, out, section, **settings)[0].recipe
+    return made
+
+
+def sample(recipe: Diffusion) -> Batch:
+    """What a recipe is judged on, as one batch."""
+    return next(recipe.batches(iter([Draw(JUDGE_SEED, 0)])))

@@ -22,6 +22,14 @@ from torch import Tensor
 from videogen.errors import InputError
 from videogen.mixing import mix
 
+READ_FROM_CONFIG = frozenset(
+    {
+        "_class_name", "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr", "shift",
+        "prediction_type",
+    }
+)  # fmt: skip
+"""Keys of a scheduler_config.json that say which process a net was trained on, and what it predicts."""
+
 # Where a config leaves betas out, diffusers' classes fill in their own; nearly all agree.
 DEFAULT_BETAS = (0.0001, 0.02, "linear")
 DEFAULT_BETAS_OF_CLASS = {

@@ -1,6 +1,5 @@
 """After k steps exactly the declared tensors changed; what is exported loads here and in diffusers, and is what was trained."""
 
-import dataclasses
 import json
 import shutil
 import sys
@@ -17,6 +16,7 @@ from motion_modules.animatediff import motion_state
 from motion_modules.dialects import write_official
 from motion_modules.recipes import Joint
 from tests import training_world
+from tests.training_world import MODULES, Worlds, looped, recipe_of, sample
 from videogen.conditioning import Dial
 from videogen.denoiser import Denoiser
 from videogen.errors import InputError
@@ -27,16 +27,7 @@ from videogen.training.diffusion import Diffusion
 from videogen.training.loop import Loop
 from videogen.training.recipe import Draw
 
-MODULES = {"modules": {"heads": 2}}
 OURS = ("image", "lora", "motion", "joint", "full", "motion_lora")
-Worlds = tuple[Path, Path]
-
-
-@pytest.fixture(scope="module")
-def worlds(tmp_path_factory: pytest.TempPathFactory) -> Worlds:
-    """A model folder and a folder of films."""
-    folder = tmp_path_factory.mktemp("world")
-    return training_world.model(folder / "model"), training_world.films(folder / "films")
 
 
 @pytest.fixture(scope="module")
@@ -45,21 +36,6 @@ def animated(worlds: Worlds, tmp_path_factory: pytest.TempPathFactory) -> Path:
     loop, out = looped("motion", worlds, tmp_path_factory.mktemp("motion"), **MODULES)
     loop.run()
     return out / "export"
-
-
-def looped(
-    recipe: str, worlds: Worlds, out: Path, section: dict[str, Any] | None = None, **settings: Any
-) -> tuple[Loop, Path]:
-    values = training_world.run(recipe, worlds[0], training_world.data(worlds[1], **(section or {})), out, **settings)
-    offer = recipes()[recipe]()
-    run = RunConfig[offer.settings].model_validate(values)  # type: ignore[name-defined]
-    return Loop(run, offer.build(run if offer.takes_run else run.settings)), out
-
-
-def recipe_of(recipe: str, worlds: Worlds, out: Path, section: dict[str, Any] | None = None, **settings: Any) -> Any:
-    """A recipe that is prepared, without a loop."""
-    made: Any = looped(recipe, worlds, out, section, **settings)[0].recipe
-    return made
 
 
 SETS = {
@@ -105,7 +81,7 @@ def test_a_recipe_is_the_base_at_first(worlds: Worlds, tmp_path: Path) -> None:
     plain = Pipeline.from_pretrained(worlds[0])
     for name, given in (("motion", MODULES), ("lora", {"rank": 2}), ("image", {})):
         recipe = recipe_of(name, worlds, tmp_path / name, **given)
-        batch = recipe.sample
+        batch = sample(recipe)
         with torch.no_grad():
             ours = recipe.predicted(batch)
             recipe.pipe.denoiser = Denoiser(plain.parts.unet, recipe.pipe.denoiser.path, recipe.pipe.denoiser.predicts)
@@ -114,7 +90,7 @@ def test_a_recipe_is_the_base_at_first(worlds: Worlds, tmp_path: Path) -> None:
 
 def prediction(pipe: Pipeline, recipe: Diffusion) -> Tensor:
     """What a loaded model says of the recipe's sample."""
-    batch = recipe.sample
+    batch = sample(recipe)
     alpha, sigma = (
         f(batch.times).float().view(-1, 1, 1, 1, 1) for f in (pipe.denoiser.path.alpha, pipe.denoiser.path.sigma)
     )
@@ -132,7 +108,7 @@ def animated_unet(model: Path, adapter: Path) -> Any:
 
 def of_diffusers(unet: Any, recipe: Diffusion) -> Tensor:
     """What it says of the recipe's sample; it takes one time a call, and text once a frame."""
-    batch, path = recipe.sample, recipe.pipe.denoiser.path
+    batch, path = sample(recipe), recipe.pipe.denoiser.path
     alpha, sigma = (f(batch.times).float().view(-1, 1, 1, 1, 1) for f in (path.alpha, path.sigma))
     x, text = (alpha * batch.x0 + sigma * batch.noise).transpose(1, 2), batch.told.tokens["text"]
     with torch.no_grad():
@@ -159,7 +135,7 @@ def test_exported_modules_are_the_trained_ones_and_diffusers_says_what_the_card_
     recipe = shaken(recipe_of("motion", worlds, tmp_path, modules=modules, scheduler={"beta_schedule": "linear"}))
     recipe.export(tmp_path)
     with torch.no_grad():
-        trained = recipe.predicted(recipe.sample)
+        trained = recipe.predicted(sample(recipe))
     for part in ("motion_module.safetensors", "motion_adapter"):
         pipe = Pipeline.from_pretrained(worlds[0], motion=tmp_path / part)
         assert pipe.scheduler["beta_schedule"] == "linear"
@@ -208,7 +184,7 @@ def test_a_motion_lora_comes_back_in_both_dialects(
     base = prediction(pipe, recipe)
     pipe.load_lora(tmp_path / file)
     with torch.no_grad():
-        trained = recipe.predicted(recipe.sample)
+        trained = recipe.predicted(sample(recipe))
     torch.testing.assert_close(prediction(pipe, recipe), trained, atol=1e-5, rtol=0)
     assert not torch.allclose(base, trained, atol=1e-4)
 
@@ -223,7 +199,7 @@ def test_diffusers_runs_a_motion_lora_alike(worlds: Worlds, tmp_path: Path) -> N
     recipe.export(made(tmp_path / "lora"))
     unet = animated_unet(worlds[0], adapter)
     with torch.no_grad():
-        base, trained = modules.predicted(recipe.sample), recipe.predicted(recipe.sample)
+        base, trained = modules.predicted(sample(recipe)), recipe.predicted(sample(recipe))
     torch.testing.assert_close(of_diffusers(unet, recipe), base, atol=1e-5, rtol=0)
     state, alphas, *_ = Loader.lora_state_dict(str(tmp_path / "lora"), unet_config=unet.config)
     Loader.load_lora_into_unet(state, alphas, unet)
@@ -239,7 +215,7 @@ def test_a_stage_0_unet_and_a_domain_adapter_go_into_stage_2(worlds: Worlds, tmp
     recipe = recipe_of("motion", worlds, tmp_path / "c", **MODULES, loras={file: 1.0})
     with torch.no_grad():
         torch.testing.assert_close(
-            recipe.predicted(adapter.sample), adapter.predicted(adapter.sample), atol=1e-5, rtol=0
+            recipe.predicted(sample(adapter)), adapter.predicted(sample(adapter)), atol=1e-5, rtol=0
         )
     whole = recipe_of("motion", worlds, tmp_path / "d", **MODULES, unet=str(tmp_path / "whole" / "unet"))
     assert not torch.equal(whole.root.conv_in.weight, recipe.root.conv_in.weight)
@@ -256,7 +232,7 @@ def test_pictures_leave_the_motion_modules_out(worlds: Worlds, tmp_path: Path) -
     section = {"frames": 1, "sources": [{"layout": "pairs", "folder": str(pictures)}]}
     recipe = recipe_of("joint", worlds, tmp_path, section, **MODULES)
     shaken(recipe)
-    ((group, thunk),) = recipe.losses(recipe.sample)
+    ((group, thunk),) = recipe.losses(sample(recipe))
     thunk()["loss"].backward()
     assert group == "image"
     assert all(p.grad is None for p in recipe.groups["motion"])
@@ -270,7 +246,7 @@ def test_stills_behind_a_clip_see_themselves_alone(worlds: Worlds, tmp_path: Pat
     stills = training_world.data(pictures, frames=1, batch_size=4)
     recipe: Joint = recipe_of("joint", worlds, tmp_path, **MODULES, stills=stills)
     shaken(recipe)
-    batch = recipe.sample
+    batch = sample(recipe)
     assert batch.x0.shape[:2] == (2, 4 + 2)
     told, denoiser = batch.told, recipe.pipe.denoiser
     with torch.no_grad():
@@ -281,7 +257,7 @@ def test_stills_behind_a_clip_see_themselves_alone(worlds: Worlds, tmp_path: Pat
     assert torch.equal(whole[:, [0, 1, 2, 3, 5]], other[:, [0, 1, 2, 3, 5]])
     torch.testing.assert_close(whole[:, 4:], alone[:, 4:], atol=1e-5, rtol=0)
     assert not torch.allclose(whole[:, :4], alone[:, :4], atol=1e-3)
-    clips = recipe_of("joint", worlds, tmp_path, **MODULES).sample
+    clips = sample(recipe_of("joint", worlds, tmp_path, **MODULES))
     assert torch.equal(batch.x0[:, :4], clips.x0)
 
 
@@ -320,19 +296,6 @@ def test_validation_shows_clips_and_pictures_from_the_same_noise(worlds: Worlds,
         assert len(read(tmp_path / suffix / "first" / names[0])) == frames
 
 
-def test_what_cannot_be_trained_is_said(worlds: Worlds, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="motion modules, and this model has none"):
-        recipe_of("motion_lora", worlds, tmp_path)
-    with pytest.raises(InputError, match="positions for 2"):
-        recipe_of("motion", worlds, tmp_path, modules={"heads": 2, "positions": 2})
-    with pytest.raises(InputError, match="not multiples of 16"):
-        recipe_of("lora", worlds, tmp_path, {"size": "40x40"})
-    with pytest.raises(InputError, match="no layer in this model"):
-        recipe_of("lora", worlds, tmp_path, layers="attn7")
-    with pytest.raises(InputError, match=r"settings\.stills"):
-        recipe_of("joint", worlds, tmp_path, **MODULES, stills=training_world.data(worlds[1], batch_size=4))
-
-
 def test_micro_batches_and_processes_are_parts_of_one_batch(worlds: Worlds, tmp_path: Path) -> None:
     recipe = recipe_of("motion", worlds, tmp_path, {"batch_size": 4, "drop": 0.0}, **MODULES)
     (whole,) = recipe.batches(iter([Draw(0, 5)]))
@@ -345,37 +308,6 @@ def test_micro_batches_and_processes_are_parts_of_one_batch(worlds: Worlds, tmp_
     with torch.no_grad():
         mean = sum(recipe.error(part) for part in parts) / 4
         torch.testing.assert_close(mean, recipe.error(whole), atol=1e-5, rtol=0)
-
-
-def test_a_run_that_shows_nothing_is_refused(worlds: Worlds, tmp_path: Path) -> None:
-    values = training_world.run("motion", worlds[0], training_world.data(worlds[1]), tmp_path) | {
-        "every": {"validate": 2}
-    }
-    offer = recipes()["motion"]()
-    with pytest.raises(InputError, match=r"settings\.validation names no prompts"):
-        offer.build(RunConfig[offer.settings].model_validate(values))  # type: ignore[name-defined]
-
-
-def test_what_cannot_be_read_is_not_judged(worlds: Worlds, tmp_path: Path) -> None:
-    recipe = recipe_of("lora", worlds, tmp_path, rank=2)
-    whole = recipe.sample
-    found = []
-    for counts in ([1.0, 1.0], [1.0, 0.0], [0.0, 1.0]):
-        recipe.sample = dataclasses.replace(whole, counts=torch.tensor(counts))
-        with torch.no_grad():
-            found.append(recipe.judge())
-    for name, error in found[0].items():
-        assert found[1][name] != found[2][name]
-        assert (found[1][name] + found[2][name]) / 2 == pytest.approx(error, rel=1e-5)
-
-    folder = tmp_path / "broken"
-    folder.mkdir()
-    for i in range(3):
-        (folder / f"{i}.mp4").write_bytes((worlds[1] / f"{i}.mp4").read_bytes()[:200])
-        (folder / f"{i}.txt").write_text("a film")
-    broken = recipe_of("lora", (worlds[0], folder), tmp_path, {"broken": 1.0}, rank=2)
-    with torch.no_grad(), pytest.warns(UserWarning, match=r"nothing is judged: of .*\.mp4.* none can be read"):
-        assert broken.judge() == {}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs limits that the system sets")

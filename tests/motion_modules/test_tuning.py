@@ -72,6 +72,20 @@ def test_exactly_the_declared_tensors_change_and_the_export_is_the_tuned_model(w
     assert all(torch.equal(saved[name], value) for name, value in after.items())
 
 
+def test_a_new_run_leaves_the_model_that_another_has_tuned(world: Path, tmp_path: Path) -> None:
+    def go(out: str) -> None:
+        config = run(world, tmp_path / out, 1, export=tmp_path / "model")
+        Loop(config, offer().build(config.settings)).run()
+
+    go("model")  # one folder for both, as the authors have it
+    before = {path: path.read_bytes() for path in (tmp_path / "model").rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="model holds what an earlier training made"):
+        go("other")
+    with pytest.raises(InputError, match="model holds an earlier run; go on with --resume latest"):
+        go("model")
+    assert before == {path: path.read_bytes() for path in (tmp_path / "model").rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize(("said", "zero"), [({}, True), ({"temporal_bias": "random"}, False)])
 def test_the_bias_of_new_layers_begins_as_the_settings_say(world: Path, said: dict[str, str], zero: bool) -> None:
     recipe = offer().build(Settings.model_validate(settings(world, **said)))

@@ -32,12 +32,20 @@ HALF = (".checkpoint-*", ".validation-*", ".log-*")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a run needs to go on. `optimizer` is keyed `optimizer/parameter/entry`; its scalars are tensors too."""
+    """All that a run needs to go on. `optimizer` is keyed `optimizer/parameter/entry`; its scalars are tensors too.
+
+    `average` is empty where none is kept.
+    """
 
     weights: dict[str, Tensor]
     average: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     state: dict[str, Any]
+
+    @property
+    def averaged(self) -> dict[str, Tensor]:
+        """The weights that are judged and exported."""
+        return self.average or self.weights
 
 
 @contextlib.contextmanager
@@ -81,7 +89,6 @@ def write(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
             for file in beside.iterdir():
                 with file.open("rb") as written:
                     os.fsync(written.fileno())
-            _remove(target)
     except (OSError, SafetensorError) as problem:
         raise InputError(
             f"the checkpoint {target} could not be written ({reason(problem)}); {_left(folder)}"

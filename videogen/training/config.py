@@ -38,6 +38,9 @@ class Budget(Strict):
         return self
 
 
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
 class Optimization(Strict):
     """The optimizer, its rates over the budget, clipping by the norm of all gradients, the moving average.
 
@@ -52,13 +55,13 @@ class Optimization(Strict):
     optimizer: Literal["muon", "adamw", "adamw8bit"] = "muon"
     muon: float = Field(0.01, gt=0)
     adamw: float = Field(1e-3, gt=0)
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Share, Share] = (0.9, 0.99)
     weight_decay: float = Field(0.0, ge=0)
     schedule: Schedule = "cosine"
     warmup: float = Field(0.05, ge=0)
     clip: float = Field(1.0, gt=0)
     average: float = Field(0.999, ge=0, lt=1)
-    shares: dict[str, float] = {}
+    shares: dict[str, Annotated[float, Field(ge=0)]] = {}
 
     @property
     def open_ended(self) -> bool:

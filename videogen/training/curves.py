@@ -34,6 +34,8 @@ def series(lines: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[float], l
     for line in lines:
         losses = {key: value for key, value in line.items() if key.endswith(".loss")}
         for name, value in (losses | line.get("judged", {})).items():
+            if value is None:  # was not finite
+                continue
             minutes, values = found.setdefault(name, ([], []))
             minutes.append(line["seconds"] / 60)
             values.append(value)

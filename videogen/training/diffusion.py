@@ -22,7 +22,9 @@ from videogen.data.encoders import PartEncoders, digest_of
 from videogen.data.settings import Data
 from videogen.errors import InputError, reason
 from videogen.models.folder import find, load_unet
+from videogen.path import READ_FROM_CONFIG
 from videogen.pipeline import Pipeline
+from videogen.sampling import SAMPLERS
 from videogen.training import card, denoising
 from videogen.training.config import RunConfig, Strict
 from videogen.training.feed import Fed, Feed
@@ -117,6 +119,7 @@ class Diffusion:
         if self.pipe.motion is not None and 1 in s.data.frames and "image" not in self.groups:
             raise InputError("settings.data.frames: a picture (1 frame) trains no motion module; leave 1 out")
         self._check_sizes(s.data)
+        self._check_validation()
         return self.groups
 
     def fed_from(self, data: Data, name: str) -> Feed:
@@ -145,6 +148,17 @@ class Diffusion:
             raise InputError(
                 f"settings.data.frames: {max(data.frames)}, and the motion modules have positions for {self.pipe.motion.longest}"
             )
+
+    def _check_validation(self) -> None:
+        """What is to be shown must be such as the model can make."""
+        if wanted := self.settings.validation:
+            try:
+                self.pipe.plan(
+                    num_frames=wanted.frames, height=wanted.height, width=wanted.width, num_inference_steps=wanted.steps,
+                    guidance_scale=wanted.guidance,
+                )  # fmt: skip
+            except InputError as problem:
+                raise InputError(f"settings.validation: {problem}") from problem
 
     def batches(self, draws: Iterator[Draw]) -> Iterator[denoising.Batch]:
         """Sampled latents with times and noise."""
@@ -198,27 +212,31 @@ class Diffusion:
         return batch.told
 
     @functools.cached_property
-    def sample(self) -> denoising.Batch:
-        """One batch of the data, always the same, for what is measured on the way and at the end."""
-        return next(self.batches(iter([Draw(JUDGE_SEED, 0)])))
+    def sample(self) -> Sequence[denoising.Batch]:
+        """One batch of the data, always the same, for what is measured on the way and at the end.
+
+        It comes clip by clip: a step may see less of it at once, in micro-batches and over processes, and memory is made for that.
+        """
+        count = self.feed.data.batch_size
+        return list(self.batches(Draw(JUDGE_SEED, 0, part=part, parts=count) for part in range(count)))
 
     def judge(self) -> dict[str, float]:
         """The plain error on one batch of the data at three times, always with the same noise.
 
         It is that of the clips that can be read; where none can, there are no figures, and a warning says so.
         """
-        plain, steps = denoising.Loss(), self.pipe.denoiser.path.steps
-        read = float(self.sample.counts.float().mean())
+        read = sum(float(batch.counts.float().mean()) for batch in self.sample)
         if not read:
-            keys = ", ".join(self.sample.keys)
+            keys = ", ".join(key for batch in self.sample for key in batch.keys)
             warnings.warn(f"nothing is judged: of {keys}, on which it would be, none can be read", stacklevel=2)
             return {}
-        found = {}
-        for time in TIMES:
-            times = torch.full_like(self.sample.times, time * steps // 1000)
-            batch = dataclasses.replace(self.sample, times=times)
-            found[f"error_{time}"] = float(denoising.error(self.pipe.denoiser, batch, self._told(batch), plain)) / read
-        return found
+        return {f"error_{time}": sum(self._plain_error(batch, time) for batch in self.sample) / read for time in TIMES}
+
+    def _plain_error(self, batch: denoising.Batch, time: int) -> float:
+        """The error of a batch at a time in steps of 1000, weighted by nothing."""
+        denoiser = self.pipe.denoiser
+        there = dataclasses.replace(batch, times=torch.full_like(batch.times, time * denoiser.path.steps // 1000))
+        return float(denoising.error(denoiser, there, self._told(there), denoising.Loss()))
 
     @torch.no_grad()
     def validate(self, folder: Path) -> dict[str, float]:
@@ -252,13 +270,18 @@ class Diffusion:
 def opened(settings: Settings, motion: str | None) -> Pipeline:
     """The model of the settings with its own motion modules (None), without (`none`), or with those of a file.
 
-    Raises InputError as `Pipeline.from_pretrained` does, and where the UNet that is to take the model's place does not fit.
+    Raises InputError as `Pipeline.from_pretrained` does, where the UNet that is to take the model's place does not fit, and for a key of the
+    scheduler that nothing reads.
     """
     pipe = Pipeline.from_pretrained(
         settings.model, motion=motion, tokenizer=settings.tokenizer, prediction_type=settings.prediction_type
     )
     if settings.unet is not None:
         replace_unet(pipe, settings.unet)
+    sampled = {key for one in SAMPLERS.values() for key in (*one.reads, *one.options, *one.fixed)}
+    known = READ_FROM_CONFIG | sampled | pipe.scheduler.keys()
+    if unknown := sorted(settings.scheduler.keys() - known):
+        raise InputError(f"settings.scheduler: nothing reads {unknown[0]}; known are {', '.join(sorted(known))}")
     changed = {**pipe.scheduler, **settings.scheduler}
     kept = (
         None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from videogen.adapters.lora_writing import Dialect, write_lora
 from videogen.models.folder import write_part
@@ -31,6 +31,12 @@ class ImageSettings(Settings):
     alpha: float | None = Field(None, gt=0)
     layers: str | None = None
 
+    @model_validator(mode="after")
+    def _low_rank(self) -> ImageSettings:
+        if self.rank is None and (self.alpha is not None or self.layers is not None):
+            raise ValueError("alpha and layers are of a low-rank change; give its rank, or leave them out")
+        return self
+
 
 def still(settings: Settings) -> Pipeline:
     """The model without motion modules."""
@@ -51,7 +57,7 @@ def write_image_unet(recipe: Diffusion, folder: Path) -> list[str]:
 def lora_writer(name: str, dialect: Dialect, use: str) -> Callable[[Diffusion, Path], Sequence[str]]:
     """What writes the trained change in a dialect under `name`, and in diffusers' under the name that it looks for.
 
-    use  how the first file is used, for the card
+    use  what the first file is and how it is used, for the card
     """
 
     def written(recipe: Diffusion, folder: Path) -> list[str]:
@@ -61,7 +67,7 @@ def lora_writer(name: str, dialect: Dialect, use: str) -> Callable[[Diffusion, P
             state = {key: value.to(recipe.dtype) for key, value in write_lora(found, spelling).items()}
             files.write(folder / file, state, recipe.header)
         return [
-            f"- `{name}`: {use}; `videogen generate PROMPT --lora {name}`.",
+            f"- `{name}`: {use}.",
             f"- `{DIFFUSERS_LORA}`: the same for diffusers, `pipe.load_lora_weights(FOLDER)`.",
         ]
 
@@ -71,11 +77,14 @@ def lora_writer(name: str, dialect: Dialect, use: str) -> Callable[[Diffusion, P
 WHOLE = Kind("Image UNet", {"image": IMAGE}, False, still, write_image_unet)
 ADAPTER = Kind(
     "Domain adapter (LoRA of the image layers)", {"image": IMAGE_ATTENTION}, True, still,
-    lora_writer("domain_adapter.safetensors", "authors", "the change in AnimateDiff's layout"),
+    lora_writer(
+        "domain_adapter.safetensors", "authors",
+        "the change in AnimateDiff's layout; `videogen generate PROMPT --lora domain_adapter.safetensors`",
+    ),
 )  # fmt: skip
 LORA = Kind(
     "LoRA of the image layers", {"lora": IMAGE_ATTENTION}, True, still,
-    lora_writer("lora.safetensors", "kohya", "the change in kohya's layout"),
+    lora_writer("lora.safetensors", "kohya", "the change in kohya's layout; `videogen generate PROMPT --lora lora.safetensors`"),
 )  # fmt: skip
 
 

@@ -99,8 +99,7 @@ class Loop:
             self.accelerator.wait_for_everyone()
             with checkpoints.cut_short(out):
                 with heard(self._end), self._journal() as self.journal:
-                    self._train()
-                    last = self._save()
+                    last = self._train()
                 if self._done and self.config.export:
                     self._export(self.config.export)
             self.accelerator.wait_for_everyone()
@@ -110,16 +109,17 @@ class Loop:
         out = self.config.out
         if resume:
             self._restore(checkpoints.find(out, resume))
-        elif self._main:
-            check_export(self.config)
         if (
             self._main
             and checkpoints.complete(out)
             and (self.saved is None or self.saved.parent.resolve() != out.resolve())
         ):
             raise InputError(f"{out} holds an earlier run; go on with --resume latest, or give another out=FOLDER")
+        if self._main and not resume:
+            check_export(self.config)
 
-    def _train(self) -> None:
+    def _train(self) -> Path:
+        """All steps, then the last checkpoint, and only then what is judged and shown at the end: should that fail, no step is lost."""
         self.pace = Pace(self.progress)
         if self._shows(self.step) and not (self.config.out / f"validation-{self.step}").exists():
             self._show()  # the run was killed while it made them
@@ -127,12 +127,14 @@ class Loop:
         parts = self.config.accumulate
         while all_of(self.accelerator, len(batch := list(islice(batches, parts))) == parts):
             self._advance(batch)
+        last = self._save()
         if self._done:
             self._judge()
             if self.config.every.validate_ and not self._shows(self.step):
                 self._show()
         elif not self._stop:
             self._tell({"ended": "there are no more batches"})
+        return last
 
     @property
     def _main(self) -> bool:
@@ -188,17 +190,20 @@ class Loop:
         every = self.config.every
         if self.step % every.log == 0 or self.step == 1:
             self._tell(mean_of(self.accelerator, figures) | {"rate": share} | self.pace.figures(self.progress))
+        if self._done or (every.checkpoint and self.step % every.checkpoint == 0):
+            self._save()
         if every.judge and self.step % every.judge == 0 and not self._done:
             self._judge()
-        if every.checkpoint and self.step % every.checkpoint == 0:
-            self._save()
         if self._shows(self.step):
             self._show()
 
     def _forward(self, thunk: Thunk) -> dict[str, Tensor]:
-        dtype = DTYPES[self.config.precision]
-        with torch.autocast(self.accelerator.device.type, dtype, enabled=dtype != torch.float32):
+        with self._cast():
             return self.wrapped(thunk)
+
+    def _cast(self) -> torch.autocast:
+        dtype = DTYPES[self.config.precision]
+        return torch.autocast(self.accelerator.device.type, dtype, enabled=dtype != torch.float32)
 
     def _backward(self, thunk: Thunk, *, last: bool) -> dict[str, Tensor]:
         """One thunk's losses, its gradients added up; processes exchange them with the last micro-batch."""
@@ -270,7 +275,8 @@ class Loop:
 
     def _diagnosed(self, thunk: Thunk) -> Any:
         """Once more, without the exchange between processes that DDP's forward may begin."""
-        return self._forward(thunk) if self.config.shards else thunk()
+        with self._cast():
+            return self.wrapped(thunk) if self.config.shards else thunk()
 
     @contextmanager
     def _journal(self) -> Iterator[Journal | None]:
@@ -392,7 +398,8 @@ class Loop:
                 )
         for name, parameter in self.trained.items():
             parameter.copy_(shards.like(checkpoint.weights[name], parameter))
-            self.average.shadow[name].copy_(shards.like(checkpoint.average[name], parameter))
+        for name, shadow in self.average.shadow.items():
+            shadow.copy_(shards.like(checkpoint.averaged[name], shadow))
         names: dict[Tensor, str] = {parameter: name for name, parameter in self.trained.items()}
         checkpoints.restore_optimizers(self.optimizers, names, checkpoint.optimizer)
         if checkpoint.state.get("scaler"):

@@ -18,8 +18,10 @@ def optimizers_of(
 ) -> dict[str, torch.optim.Optimizer]:
     """One or two optimizers a group, titled `GROUP.muon`, `GROUP.adamw` or `GROUP.adamw8bit`; `full` is the rate that a schedule takes a share of.
 
-    Raises InputError where the 8-bit optimizer is asked for and not installed.
+    Raises InputError where the 8-bit optimizer is asked for and not installed, and for a share of a group that there is not.
     """
+    if unknown := sorted(settings.shares.keys() - groups.keys()):
+        raise InputError(f"optimization.shares: there is no group {unknown[0]}; what trains are {', '.join(groups)}")
     suited = suits_muon(root) if settings.optimizer == "muon" else set()
     kind, name = _adamw(settings)
     optimizers: dict[str, torch.optim.Optimizer] = {}

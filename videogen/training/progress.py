@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from importlib import import_module
@@ -30,8 +31,8 @@ class Journal:
         self.file: IO[str] = self.path.open("a", encoding="utf-8")
 
     def write(self, line: dict[str, Any]) -> None:
-        """One line; it has `step`. Numbers become scalars of tensorboard."""
-        self.file.write(json.dumps(line) + "\n")
+        """One line; it has `step`. Numbers become scalars of tensorboard; those that are not finite, for which JSON has no word, are null."""
+        self.file.write(json.dumps(_finite(line), allow_nan=False) + "\n")
         self.file.flush()
         print(told(line), file=sys.stderr, flush=True)
         if self.events is not None:
@@ -60,6 +61,13 @@ def _scalars(line: dict[str, Any]) -> list[tuple[str, float]]:
     pairs = [(name, value) for name, value in line.items() if name != "step"]
     nested = [(f"{name}/{key}", one) for name, value in pairs if isinstance(value, dict) for key, one in value.items()]
     return [(name, float(value)) for name, value in pairs + nested if isinstance(value, int | float)]
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for numbers that are not finite."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _forget_after(path: Path, step: int) -> None:

@@ -145,7 +145,7 @@ class TextImage:
             end,
         }
         if s.start:
-            self.root.load_state_dict(read(s.start).average, strict=False)
+            self.root.load_state_dict(read(s.start).averaged, strict=False)
         return {"towers": list(self.root.parameters())}
 
     def batches(self, draws: Iterator[Draw]) -> Iterator[Batch]:

@@ -1,9 +1,11 @@
 """Options of a run that must not change what is learnt: micro-batches, half precision's loss scale, recomputation, compiled blocks."""
 
 import json
+import shutil
 import sys
 import types
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -25,7 +27,11 @@ def config(tmp_path: Path) -> Path:
 
 
 def lines(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines() if "rate" in line]
+    def refuse(word: str) -> NoReturn:
+        raise AssertionError(f"{word} is not JSON")
+
+    told = (folder / "log.jsonl").read_text().splitlines()
+    return [json.loads(line, parse_constant=refuse) for line in told if "rate" in line]
 
 
 def test_micro_batches_are_one_batch(config: Path, tmp_path: Path) -> None:
@@ -59,6 +65,7 @@ def test_a_gradient_that_overflows_in_half_precision_costs_a_step_and_halves_the
     made = checkpoints.read(folder)
     assert made.state["scaler"]["scale"] == 65536 / 2**4
     assert made.optimizer == {}
+    assert [line["first.norm"] for line in lines(tmp_path / "run")] == [None] * 4
     more = train(
         config,
         ["precision=float16", "optimization.warmup=0", "budget.steps=6", "accept=[budget]"],
@@ -69,11 +76,70 @@ def test_a_gradient_that_overflows_in_half_precision_costs_a_step_and_halves_the
 
 
 def test_half_precision_learns_what_full_precision_does(config: Path, tmp_path: Path) -> None:
-    whole = checkpoints.read(train(config, [f"out={tmp_path}/whole"], offers=OFFERS))
+    class Mild(Toy):
+        def losses(self, batch: Tensor):  # type: ignore[no-untyped-def]
+            for group, thunk in super().losses(batch):  # so small that float16's first scale leaves no step out
+                yield group, lambda thunk=thunk: {"loss": thunk()["loss"].float() / 100}
+
+    def learnt(precision: str) -> dict[str, Tensor]:
+        recipe = Mild(ToySettings(noisy=False, rows=8))
+        asked = [f"precision={precision}", f"out={tmp_path}/{precision}"]
+        folder = train(config, asked, offers={"toy": lambda: Offer(ToySettings, lambda _: recipe)})
+        torch.manual_seed(0)  # the run's
+        start = Toy(recipe.settings)
+        start.prepare(torch.device("cpu"))
+        before = dict(start.root.named_parameters())
+        return {name: weight - before[name].detach() for name, weight in checkpoints.read(folder).weights.items()}
+
+    whole = learnt("float32")
+    assert min(float(moved.abs().max()) for moved in whole.values()) > 1e-3
     for precision in ("float16", "bfloat16"):
-        half = checkpoints.read(train(config, [f"precision={precision}", f"out={tmp_path}/{precision}"], offers=OFFERS))
-        moved = {name: weight - whole.weights[name] for name, weight in half.weights.items()}
-        assert max(float(difference.abs().max()) for difference in moved.values()) < 0.01
+        off = {name: moved - whole[name] for name, moved in learnt(precision).items()}
+        assert max(float(difference.abs().max()) for difference in off.values()) < 5e-4
+
+
+class InBytes(torch.optim.Optimizer):
+    """Keeps what the 8-bit optimizer keeps: a plain number of steps, bytes like the parameter, and a table of another shape."""
+
+    def __init__(self, parameters: list[nn.Parameter], lr: float, **_: object) -> None:
+        super().__init__(parameters, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                if not state:
+                    state |= {
+                        "step": 0,
+                        "state1": torch.zeros_like(parameter, dtype=torch.uint8),
+                        "absmax1": torch.ones(2),
+                    }
+                assert type(state["step"]) is int  # as foreign code takes it
+                state["step"] += 1
+                state["state1"] += parameter.grad.sign().to(torch.int8).view(torch.uint8)
+                state["absmax1"] *= 0.5
+                signs = state["state1"].view(torch.int8).sign()
+                parameter -= group["lr"] * signs * (1 + 1 / state["step"] + state["absmax1"].sum())
+
+
+def test_an_optimizer_whose_state_is_no_floating_point_goes_on_as_it_was(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", types.ModuleType("bitsandbytes"))
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", types.SimpleNamespace(AdamW8bit=InBytes))
+    asked = ["use_8bit_adam=true", "every.checkpoint=2", "checkpoints_total_limit=9"]
+    whole = checkpoints.read(train(config, [*asked, f"out={tmp_path}/whole"], offers=OFFERS))
+    assert whole.optimizer["first.adamw8bit/first.weight/step"] == 4
+    assert whole.optimizer["first.adamw8bit/first.weight/state1"].dtype == torch.uint8
+    shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "run" / "checkpoint-2")
+    parts = checkpoints.read(train(config, asked, "latest", offers=OFFERS))
+    for name in ("weights", "optimizer"):
+        expected, found = getattr(whole, name), getattr(parts, name)
+        assert expected.keys() == found.keys()
+        assert all(
+            torch.equal(expected[key], found[key]) and expected[key].dtype == found[key].dtype for key in expected
+        )
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])

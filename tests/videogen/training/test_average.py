@@ -24,6 +24,15 @@ def test_early_updates_forget_the_start_faster() -> None:
     assert torch.allclose(average.shadow["weight"], torch.tensor([0.9]))
 
 
+def test_without_decay_it_is_the_weights_and_nothing_is_kept() -> None:
+    weight = nn.Parameter(torch.randn(100))
+    average, before = Average({"weight": weight}, decay=0), weight.detach().clone()
+    average.update(step=1000)
+    with average.in_place():
+        assert torch.equal(weight.detach(), before)
+    assert average.shadow == {}
+
+
 def test_in_place_is_undone_bit_for_bit() -> None:
     weight = nn.Parameter(torch.randn(100))
     average = Average({"weight": weight}, decay=0.9)

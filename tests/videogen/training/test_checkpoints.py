@@ -1,5 +1,6 @@
 """Checkpoints are whole or absent, and only the newest stay."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,22 @@ def test_an_interrupted_save_leaves_no_half_checkpoint(tmp_path: Path, monkeypat
     assert written
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
     assert checkpoints.find(tmp_path, "latest").name == "checkpoint-1"
+
+
+def test_a_checkpoint_that_is_written_again_has_its_name_all_the_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints.write(tmp_path, made(4), keep=2)
+    removed, rmtree = [], shutil.rmtree
+
+    def watched(path: Path, **how: bool) -> None:
+        removed.append([folder.name for folder in checkpoints.complete(tmp_path)])
+        rmtree(path, **how)
+
+    monkeypatch.setattr(shutil, "rmtree", watched)
+    checkpoints.write(tmp_path, made(4), keep=2)
+    assert removed
+    assert all(there == ["checkpoint-4"] for there in removed)
 
 
 def test_a_folder_that_lacks_a_file_is_refused(tmp_path: Path) -> None:

@@ -141,6 +141,7 @@ def test_flags_that_say_a_thing_twice_or_belong_elsewhere(values: dict[str, obje
     [
         ("optimization.warmup=1.5", "optimization.warmup is 1.5"),
         ("optimization.warmup=20", "fewer whole steps than budget.steps"),
+        ("optimization.betas=[0.9,1.5]", r"optimization\.betas\.1: Input should be less than 1"),
         ("precision=fp8", "precision: Input should be 'float32', 'bfloat16' or 'float16'"),
         ("every.validat=2", r"did you mean every\.validate\?"),
     ],

@@ -12,6 +12,7 @@ LINES = [
     {"step": 1, "seconds": 0.0, "a.loss": 2.0, "a.norm": 9.0, "rate": 0.1},
     {"step": 2, "seconds": 60.0, "a.loss": 1.0, "rate": 0.2},
     {"step": 2, "seconds": 90.0, "judged": {"right": 0.5}},
+    {"step": 3, "seconds": 120.0, "a.loss": None},
 ]
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import pytest
 import torch
@@ -124,6 +124,45 @@ def test_a_full_disk_costs_the_new_checkpoint_only(tmp_path: Path) -> None:
     assert torch.equal(checkpoints.read(first).weights["a"], small)
 
 
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+def test_what_overflows_is_found_in_the_precision_of_the_run(config: Path, precision: str) -> None:
+    class Steep(Toy):
+        def losses(self, batch: Tensor):  # type: ignore[no-untyped-def]
+            def thunk() -> dict[str, Tensor]:
+                h = self.root["second"](self.root["first"](batch) * torch.finfo(getattr(torch, precision)).max)
+                return {"loss": h.float().square().mean()}
+
+            yield "first+second", thunk
+
+    with pytest.raises(InputError, match=r"loss .*; the first bad tensor is the output of second;"):
+        train(config, [f"precision={precision}"], offers={"toy": lambda: Offer(ToySettings, Steep)})
+
+
+@pytest.mark.parametrize(
+    ("fails", "overrides", "stays"),
+    [
+        ("judge", ["every.checkpoint=0"], 4),
+        ("validate", ["every.checkpoint=0", "every.validate=5"], 4),
+        ("validate", ["every.checkpoint=0", "every.validate=4"], 4),
+        ("judge", ["every.checkpoint=2", "every.judge=2"], 2),
+        ("validate", ["every.checkpoint=2", "every.validate=2"], 2),
+    ],
+)
+def test_what_fails_when_a_run_is_judged_or_shown_costs_no_step(
+    config: Path, tmp_path: Path, fails: str, overrides: list[str], stays: int
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise torch.OutOfMemoryError
+
+    failing = type("Failing", (Toy,), {fails: fail})
+    whole = checkpoints.read(train(config, [f"out={tmp_path}/whole"], offers=OFFERS))
+    with pytest.raises(torch.OutOfMemoryError):
+        train(config, overrides, offers={"toy": lambda: Offer(ToySettings, failing)})
+    assert checkpoints.find(tmp_path / "run", "latest").name == f"checkpoint-{stays}"
+    parts = checkpoints.read(train(config, overrides, "latest", offers=OFFERS))
+    assert all(torch.equal(parts.weights[name], weight) for name, weight in whole.weights.items())
+
+
 @pytest.mark.parametrize("step", [2, 4])
 def test_a_full_disk_anywhere_else_is_one_line_that_says_how_to_go_on(config: Path, tmp_path: Path, step: int) -> None:
     class Full(Toy):
@@ -134,7 +173,7 @@ def test_a_full_disk_anywhere_else_is_one_line_that_says_how_to_go_on(config: Pa
 
     offers, overrides = {"toy": lambda: Offer(ToySettings, Full)}, ["every.validate=2", "every.checkpoint=3"]
     stays = (
-        "no checkpoint was written before" if step == 2 else "checkpoint-3 is whole; make room and go on with --resume"
+        "no checkpoint was written before" if step == 2 else "checkpoint-4 is whole; make room and go on with --resume"
     )
     with pytest.raises(InputError, match=f"run: No space left on device; .*{stays}"):
         train(config, overrides, offers=offers)
@@ -150,13 +189,13 @@ def test_validation_is_whole_and_made_with_the_averaged_weights(config: Path, tm
 
     offers = {"toy": lambda: Offer(ToySettings, Showing)}
     with suppress(KeyboardInterrupt):
-        train(config, ["every.validate=2", "optimization.average=0.5"], offers=offers)
+        train(config, ["every.validate=2", "optimization.average=0.5", "checkpoints_total_limit=9"], offers=offers)
     assert [path.name for path in (tmp_path / "run").glob("validation-*")] == ["validation-2"]
     told = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     (figures,) = [line["validated"] for line in told if "validated" in line]
-    averaged = checkpoints.read(tmp_path / "run" / "checkpoint-4").average
+    saved = checkpoints.read(tmp_path / "run" / "checkpoint-2")
     assert figures["training"] == 0
-    assert figures["weight"] != float(averaged["first.weight"].sum())
+    assert figures["weight"] == float(saved.average["first.weight"].sum()) != float(saved.weights["first.weight"].sum())
     assert {"clips_per_second", "memory", "left"} <= told[0].keys()
 
 

@@ -112,6 +112,23 @@ def test_the_export_holds_the_averaged_weights(config: Path, tmp_path: Path) -> 
     assert not torch.equal(exported["weight"], checkpoints.read(folder).weights["first.weight"])
 
 
+def test_without_an_average_no_second_copy_is_kept_and_the_weights_are_exported(config: Path, tmp_path: Path) -> None:
+    none = ["optimization.average=0", "every.checkpoint=4", "checkpoints_total_limit=9"]
+    whole = checkpoints.read(train(config, [*none, f"export={tmp_path}/made"], offers=OFFERS))
+    assert whole.average == {}
+    exported = load_file(tmp_path / "made" / "toy" / "model.safetensors")
+    assert torch.equal(exported["weight"], whole.weights["first.weight"])
+    middle = str(tmp_path / "run" / "checkpoint-4")
+    again = checkpoints.read(train(config, none, middle, offers=OFFERS))
+    assert all(torch.equal(again.weights[name], weight) for name, weight in whole.weights.items())
+    kept = ["optimization.average=0.9", "accept=[optimization.average]", *none[1:]]
+    assert train(config, [*kept, f"out={tmp_path}/other"], middle, offers=OFFERS).name == "checkpoint-7"
+    ours, start = (checkpoints.read(path) for path in (tmp_path / "other" / "checkpoint-7", Path(middle)))
+    for name, average in ours.average.items():  # it begins as the weights that the checkpoint had
+        moved = (average - start.weights[name]).abs().max()
+        assert 0 < float(moved) < float((ours.weights[name] - start.weights[name]).abs().max())
+
+
 def test_what_a_killed_export_left_is_cleared_away_and_other_parts_stay(config: Path, tmp_path: Path) -> None:
     (tmp_path / "made" / ".export-killed").mkdir(parents=True)
     (tmp_path / "made" / "other").write_text("stays")
