@@ -77,11 +77,16 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool = False, frame
         raise InputError(f"cannot write into {path.parent}: {problem.strerror}") from problem
     if path.is_dir():
         raise InputError(f"{path} is a folder; choose another name")
-    there = [path] if path.exists() else []
-    if path.suffix.lower() == ".png" and frames > 1:
-        there = _numbered(path)
+    there = [file for file in touched(path, frames) if file.exists()]
     if there and not overwrite:
         raise InputError(f"{there[0]} exists already; choose another name or say that it may be replaced (--overwrite)")
+
+
+def touched(path: Path, frames: int) -> list[Path]:
+    """The files that writing so many frames makes, replaces or takes away, in an existing folder."""
+    if path.suffix.lower() != ".png" or frames == 1:
+        return [path]
+    return sorted({*_names(path, frames), *_numbered(path)})
 
 
 def write(
@@ -122,6 +127,7 @@ class Source:
 
     again   the frames from the first on, `h w 3` uint8, each time it is called
     parts   the files it lies in
+    aspect  how many times as wide as high a pixel is shown
     """
 
     path: Path
@@ -131,6 +137,12 @@ class Source:
     audio: Audio | None
     again: Callable[[], Iterator[np.ndarray]]
     parts: tuple[Path, ...]
+    aspect: Fraction = Fraction(1)
+
+    @property
+    def shown(self) -> tuple[int, int]:
+        """Height and width, in square pixels, at which the clip is shown."""
+        return self.size[0], max(1, round(self.size[1] * self.aspect))
 
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
         """Frames [start, stop), decoded from the file's beginning."""
@@ -174,8 +186,8 @@ def open_source(path: str | os.PathLike[str]) -> Source:
     def frames() -> Iterator[np.ndarray]:
         return (pixels[:height, :width] for pixels in movie.decoded(path))
 
-    audio = Audio(path) if found.sound else None
-    return Source(path, found.count, (height, width), fps, audio, frames, (path,))
+    audio = Audio(path, found.begin) if found.sound else None
+    return Source(path, found.count, (height, width), fps, audio, frames, (path,), found.aspect)
 
 
 def read(path: str | os.PathLike[str]) -> Clip:
@@ -260,13 +272,17 @@ def _numbered(path: Path) -> list[Path]:
     return sorted(p for p in path.parent.iterdir() if pattern.fullmatch(p.name))
 
 
+def _names(path: Path, frames: int) -> list[Path]:
+    return [path.with_name(f"{path.stem}_{i:04d}{path.suffix}") for i in range(1, frames + 1)]
+
+
 def _write_pngs(path: Path, frames: np.ndarray, note: str) -> list[Path]:
     """All pictures are made beside first. What a shorter clip would leave of a longer one goes away with it."""
     if len(frames) == 1:
         with replacing(path) as beside:
             pictures.write_png(beside, frames[0], note)
         return [path]
-    names = [f"{path.stem}_{i:04d}{path.suffix}" for i in range(1, len(frames) + 1)]
+    names = [file.name for file in _names(path, len(frames))]
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as holder:
         new, old = Path(holder) / "new", Path(holder) / "old"
         new.mkdir()

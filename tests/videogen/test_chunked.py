@@ -155,3 +155,18 @@ def test_no_file_is_written_over_another(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match="named twice, or is the source"):
             targets.check(source)
+
+
+@pytest.mark.parametrize("clip", ["p.png", "p", "late"])
+def test_pictures_of_the_source_are_neither_written_over_nor_taken_away(tmp_path: Path, clip: str) -> None:
+    """The source as NAME.png of numbered ones, as their folder, and as a folder whose numbers begin later than those that are written."""
+    for name in ("p", "late"):
+        (tmp_path / name).mkdir()
+        video.write(tmp_path / name / "p.png", shapes(3, 16, 16))
+    for i in (1, 2, 3):
+        (tmp_path / "late" / f"p_000{i}.png").rename(tmp_path / "late" / f"p_001{i}.png")
+    source = open_source(tmp_path / "p" / clip if clip == "p.png" else tmp_path / clip)
+    target = source.parts[0].parent / "p.png"
+    with pytest.raises(InputError, match="or is the source"):
+        chunked.Targets((target,), overwrite=True).check(source)
+    chunked.Targets((target.with_name("q.png"), target.with_name("p.mp4"))).check(source)
