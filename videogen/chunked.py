@@ -92,7 +92,7 @@ def edit_file(
         raise InputError(
             f"--show-mask: {job.request.method} uses no mask here; name what may change with --blend WORD (prompt_to_prompt, fatezero)"
         )
-    chunks = chunks_of(request, pipe, stop - start)
+    chunks = chunks_of(request, job.motion, stop - start)
     tell(f"{job.line}; {_places(source, start, stop, size, chunks)}")
     write(source, targets, job, edited(source, (start, stop), size, chunks, _watched(job.edit, tell)))
 

@@ -116,13 +116,13 @@ def test_a_part_is_read_without_reading_the_rest(tmp_path: Path) -> None:
     assert len(list(islice(source.frames(), 3))) == 3
 
 
-def wide(path: Path, aspect: Fraction) -> Path:
-    """Four frames of 32 x 16 pixels, each `aspect` times as wide as high."""
+def wide(path: Path, aspect: Fraction, frames: int = 4) -> Path:
+    """Frames of 32 x 16 pixels, each `aspect` times as wide as high."""
     with av.open(str(path), "w") as output:
         stream = output.add_stream("libx264", rate=8)
         stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
         stream.codec_context.sample_aspect_ratio = aspect
-        for pixels in shapes(4, 16, 32).to_numpy():
+        for pixels in shapes(frames, 16, 32).to_numpy():
             output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels).reformat(format="yuv420p")))
         output.mux(stream.encode(None))
     return path
