@@ -12,9 +12,10 @@ import os
 import re
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 
 import av
@@ -198,19 +199,24 @@ def read(path: str | os.PathLike[str]) -> Clip:
 
 def _moving(path: Path) -> Source:
     try:
-        held, shown, text = pictures.read_moving(path)
+        size, shown, text = pictures.survey(path)
     except UNREADABLE as problem:
         raise InputError(f"{path} is no picture that can be read ({reason(problem)})") from problem
-    note = note_from(text)
+    note, often = note_from(text), Counter(range(len(shown)))
     if note is not None:
-        held, fps = held[pictures.spread(shown, note.frames)], note.fps
+        often, fps = Counter(pictures.spread(shown, note.frames)), note.fps
     else:
         # viewers show a picture without a time for a tenth of a second
         shown = [seconds or Fraction(1, 10) for seconds in shown]
         if len(set(shown)) > 1:
             warnings.warn(f"{path}: frame times vary; they are taken as even", stacklevel=3)
         fps = min(len(shown) / sum(shown, Fraction(0)), Fraction(1000))
-    return Source(path, len(held), held.shape[1:3], fps, None, lambda: iter(held), (path,))
+
+    def frames() -> Iterator[np.ndarray]:
+        for i, pixels in enumerate(pictures.decoded(path)):
+            yield from repeat(pixels, often[i])
+
+    return Source(path, often.total(), size, fps, None, frames, (path,))
 
 
 def _pictures(path: Path, series: list[Path]) -> Source:

@@ -1,5 +1,6 @@
 """Frame by frame is the same as all at once, for reading and for writing, and nothing is left half done."""
 
+import tracemalloc
 import warnings
 from fractions import Fraction
 from itertools import islice
@@ -155,3 +156,17 @@ def test_a_turned_clip_turns_its_pixels_too(tmp_path: Path) -> None:
                 turned.mux(packet)
     source = video.open_source(tmp_path / "t.mp4")
     assert (source.size, source.aspect) == ((32, 16), Fraction(1, 2))
+
+
+@pytest.mark.parametrize("name", ["clip.gif", "clip.webp"])
+def test_moving_pictures_are_read_one_by_one(tmp_path: Path, name: str) -> None:
+    """Sixty-four frames go by in the memory of a few."""
+    video.write(tmp_path / name, shapes(64, 96, 96))
+    tracemalloc.start()
+    try:
+        count = sum(pixels.shape == (96, 96, 3) for pixels in video.open_source(tmp_path / name).frames())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count == 64
+    assert peak < 16 * 96 * 96 * 3
