@@ -18,6 +18,7 @@ from editors.map_fusion import Exchange
 from editors.prompt_to_prompt import Blend
 from motion_modules.pseudo_3d import frame_table
 from motion_modules.tune_a_video import temporal_parameters
+from motion_modules.tune_a_video_folder import MOTION as TUNED
 from videogen.editing import Few, Job, Offer, Piece, Request
 from videogen.errors import InputError
 from videogen.frame_choice import FrameChoice
@@ -55,7 +56,8 @@ def begin(pipe: Pipeline, request: Request, frames: int, few: Few, progress: boo
         made = call(clip, first)
         return Piece(made.frames, made.mask, made.measured)
 
-    return Job(line, request, masked, edit)
+    motion = TUNED if method == "tune_a_video" and not tuned else pipe.motion
+    return Job(line, request, masked, motion, edit)
 
 
 def settled(pipe: Pipeline, request: Request, method: str, tuned: bool) -> Request:
@@ -142,7 +144,7 @@ def _fatezero(pipe: Pipeline, r: Request, few: Few, progress: bool) -> tuple[Cal
 
 
 def _shared(r: Request, progress: bool) -> dict[str, Any]:
-    """What all methods but Tune-A-Video are told."""
+    """What all methods are told."""
     return {
         "steps": r.base.steps, "strength": r.strength, "guidance_scale": r.base.guidance, "negative_prompt": r.base.negative,
         "motion_scale": r.base.motion_scale, "progress": progress,
@@ -178,33 +180,34 @@ def fatezero_frames(r: Request, pipe: Pipeline) -> FrameChoice | None:
 
 
 def _tune_a_video(pipe: Pipeline, r: Request, few: Few, progress: bool) -> tuple[Call, bool]:
-    from editors.tune_a_video import sample, tune
+    from editors.tune_a_video import check_tuning, sample, tune
 
-    if not temporal_parameters(pipe.parts.unet):
+    tuned = pipe if temporal_parameters(pipe.parts.unet) else None
+    inversion_prompt = "" if r.settings.get("invert", True) else None
+    if tuned is None:
         steps, rate = int(r.settings["tuning_steps"]), float(r.settings["learning_rate"])
-        frames = few(int(r.settings.get("tuned_on", TUNED_ON)))
-        pipe, _ = tune(
-            pipe, frames, r.source_prompt, steps=steps, learning_rate=rate, seed=r.base.seed, progress=progress
-        )
-    inverted = r.settings.get("invert", True)
+        check_tuning(steps, rate)
 
     def call(clip: Tensor, first: int) -> Edited:
-        return sample(
-            pipe, clip, r.prompt, steps=_steps(r), strength=r.strength, guidance_scale=_guidance(r), negative_prompt=r.base.negative,
-            inversion_prompt="" if inverted else None, seed=r.base.seed,
-        )  # fmt: skip
+        nonlocal tuned
+        error: Mapping[str, float] = {}
+        if tuned is None:  # not before the first chunk, when all that can be refused has been
+            frames = few(int(r.settings.get("tuned_on", TUNED_ON)))
+            tuned, error = tune(
+                pipe, frames, r.source_prompt, steps=steps, learning_rate=rate, seed=r.base.seed, progress=progress
+            )
+        made = sample(
+            tuned,
+            clip,
+            r.prompt,
+            inversion_prompt=inversion_prompt,
+            seed=r.base.seed,
+            first=first,
+            **_shared(r, progress),
+        )
+        return dataclasses.replace(made, measured={**made.measured, **error})
 
     return call, False
-
-
-def _steps(r: Request) -> int:
-    assert r.base.steps is not None
-    return r.base.steps
-
-
-def _guidance(r: Request) -> float:
-    assert r.base.guidance is not None
-    return r.base.guidance
 
 
 _CALLS = {

@@ -6,7 +6,6 @@ of quality, which is measured elsewhere.
 
 from __future__ import annotations
 
-import math
 import warnings
 
 from editors.alignment import content_words
@@ -25,7 +24,6 @@ TAKES = {
     "tuning_steps": ("tune_a_video",),
     "learning_rate": ("tune_a_video",),
     "negative": tuple(method for method in METHODS if method != "null_text"),
-    "motion_scale": tuple(method for method in METHODS if method != "tune_a_video"),
 }
 _SPELT = {"weights": "--weight"}
 
@@ -83,12 +81,8 @@ def _check_options(request: Request, method: str) -> None:
         "weights": bool(request.weights),
         "preset": request.preset is not None,
         "negative": request.base.negative is not None,
-        "motion_scale": request.base.motion_scale != 1,
         **{name: name in request.settings for name in ("tuning_steps", "learning_rate")},
     }
-    rate = request.settings.get("learning_rate", 1.0)
-    if not 0 < rate < math.inf:
-        raise InputError(f"--learning-rate {rate:g}: give a number above 0, such as 3e-5")
     if request.preset is not None and "fusion" in request.settings:
         raise InputError("--preset and --config both say what is fused; give one of them")
     for name, present in given.items():

@@ -6,13 +6,15 @@ the prompt's own text. For a clip one embedding a step is shared by all frames.
 
     editors.null_text(pipe, clip, source, target)    sampling under another prompt with those embeddings
     find_nulls(work, described)                      the embeddings alone; `NullText.at` is what other editors take
+    load_nulls(path, times, null)                    the same from a file, as `NullText.save` and the community write it
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path as FilePath
 
 import torch
 from torch import Tensor
@@ -23,15 +25,20 @@ from editors.workpiece import Workpiece, begin
 from videogen.branches import Pair
 from videogen.conditioning import Conditioning, Dial
 from videogen.errors import InputError
+from videogen.files import replacing
 from videogen.guidance import combine
 from videogen.inversion import Asked, Trajectory
 from videogen.models.unet import UNet
+from videogen.models.weights.pickles import opened
 from videogen.pipeline import Pipeline
 from videogen.prediction import Denoise, Prediction
 from videogen.progress import bar
 from videogen.sampling import step
 from videogen.times import Times
 from videogen.windows import Windows
+
+Nulls = Callable[[float], Conditioning]
+"""From a position of the grid to the null condition, of one item, that is used there."""
 
 Attempt = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From a null embedding to a loss, and to the state b f c h w that a step with it leads to."""
@@ -82,10 +89,47 @@ class NullText:
 
     def at(self, t: float | Tensor) -> Conditioning:
         """The null condition at position t. Raises InputError where t is not on the grid."""
-        near = [i for i, position in enumerate(self.trajectory.times.t.tolist()) if abs(position - float(t)) < 1e-6]
+        return by_step(self.trajectory.times, self.nulls)(float(t))
+
+    def save(self, path: str | FilePath) -> None:
+        """Write the embeddings as the community's files hold them: one tensor `n 1 l d`, that of the noisiest step first."""
+        stacked = torch.stack([null.tokens["text"] for null in self.nulls])
+        with replacing(path) as beside:
+            torch.save(stacked.cpu(), beside)
+
+
+def by_step(times: Times, nulls: Sequence[Conditioning]) -> Nulls:
+    """What gives the null condition of each step of a grid. It raises InputError for a position that is not on the grid."""
+
+    def at(t: float) -> Conditioning:
+        near = [i for i, position in enumerate(times.t.tolist()) if abs(position - t) < 1e-6]
         if not near:
-            raise InputError(f"null texts were not found for position {float(t):g}; sample with the same steps")
-        return self.nulls[near[0]]
+            raise InputError(f"null texts were not found for position {t:g}; sample with the same steps")
+        return nulls[near[0]]
+
+    return at
+
+
+def load_nulls(path: str | FilePath, times: Times, null: Conditioning) -> Nulls:
+    """The null texts of a file, for `prompt_to_prompt(nulls=)`: a tensor `n 1 l d` or a list of n `1 l d`, the noisiest step first.
+
+    times  the grid that they were found on
+    null   a null condition of the same model, whose text they replace
+
+    Raises InputError for a file that carries code, and where n, l or d are not those of the grid and the model.
+    """
+    content = opened(FilePath(path))
+    found = (
+        list(content) if isinstance(content, (list, tuple)) or (isinstance(content, Tensor) and content.ndim) else []
+    )
+    text = null.tokens["text"]
+    shapes = {tuple(each.shape) if isinstance(each, Tensor) else () for each in found}
+    if len(found) != len(times) or shapes != {tuple(text.shape)}:
+        told = " and ".join(map(str, sorted(shapes))) or "none"
+        raise InputError(
+            f"{path} holds {len(found)} null texts of shape {told}; this grid and model need {len(times)} of {tuple(text.shape)}"
+        )
+    return by_step(times, [null.replace(tokens={**null.tokens, "text": each.to(text)}) for each in found])
 
 
 @torch.no_grad()
@@ -118,7 +162,7 @@ def null_text(
     """
     scale = pipe.guidance if guidance_scale is None else guidance_scale
     check_precision(pipe)
-    work = begin(pipe, clip, steps, strength=strength, windows=windows)
+    work = begin(pipe, clip, steps, strength=strength, guidance_scale=scale, windows=windows)
     described, wanted = work.conditions(source, target, motion_scale=motion_scale)
     trajectory = inverted(work, described, asked=asked, rounds=rounds, made=trajectory, progress=progress)
     found = find_nulls(work, described, trajectory, scale=scale, descent=descent, progress=progress)
@@ -135,7 +179,7 @@ def check_precision(pipe: Pipeline) -> None:
         )
 
 
-def following(work: Workpiece, wanted: Pair, nulls: Callable[[float], Conditioning], scale: float) -> Denoise:
+def following(work: Workpiece, wanted: Pair, nulls: Nulls, scale: float) -> Denoise:
     """The network under a prompt, guided away from the null condition of the step it is asked at."""
     given, _ = wanted
     return lambda x, t, frames=None: work.denoise((given, nulls(float(t))), scale)(x, t, frames)

@@ -12,7 +12,7 @@ alone, so three rows of the four are enough. `pinned=False` samples it, as the p
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -23,9 +23,10 @@ from editors.edited import Edited
 from editors.local_blend import LocalBlend, blend_words
 from editors.map_fusion import Exchange, Fusion, FusionNow, Steps, span
 from editors.map_levels import level_of, word_sites
+from editors.null_text import Nulls
 from editors.workpiece import Bench, begin
 from videogen.branches import Pair
-from videogen.conditioning import Conditioning, Dial, stack
+from videogen.conditioning import Dial, stack
 from videogen.control import Control, Keep, Pass, Site
 from videogen.guidance import Scale
 from videogen.inversion import Trajectory
@@ -34,7 +35,6 @@ from videogen.prediction import Prediction
 from videogen.windows import Windows
 
 SELF_SIDE = 16  # self-attention is exchanged where the model's own maps have at most 16 x 16 cells
-Nulls = Callable[[float], Conditioning]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,8 @@ def prompt_to_prompt(
     strength  share of the grid that is inverted and sampled again; None is the model's own advice, else all
     guidance_scale  None is the model's own
     pinned    keep the source row on the inversion; else it is sampled
-    nulls     the null condition (one item) at each time, from null-text inversion, in the negative prompt's place
+    nulls     the null condition (one item) at each time, from null-text inversion (`NullText.at`, `null_text.load_nulls`), in the negative
+              prompt's place
     trajectory  an inversion of this clip under the source prompt (`ddim_inversion.invert_clip`), instead of making one
 
     Measured: `source_rms`, how far the source row ended from the clip's latents (0 where it is pinned).

@@ -213,12 +213,20 @@ def warp(x: Tensor, shift: Tensor) -> Tensor:
 
 
 def dilated(mask: Tensor, size: Sequence[int], frames: int) -> Tensor:
-    """A foreground `f 1 H W` of any size on the latents' grid, grown by two cells: `f 1 h w`. Raises InputError for another shape or f."""
+    """A foreground `f 1 H W` in [0, 1] of any size on the latents' grid, grown by two cells: `f 1 h w`.
+
+    Raises InputError for another shape or f, and for values outside [0, 1].
+    """
     if mask.ndim != 4 or mask.shape[:2] != (frames, 1):
         raise InputError(
             f"the foreground must be f 1 H W, one picture for each of {frames} frames; this one has shape {tuple(mask.shape)}"
         )
-    return F.max_pool2d(F.interpolate(mask.float(), tuple(size), mode="nearest"), 5, 1, 2)
+    mask = mask.float()
+    if not bool(((mask >= 0) & (mask <= 1)).all()):
+        raise InputError(
+            f"the foreground's values run from {float(mask.min()):g} to {float(mask.max()):g}; give 0 to 1, 1 where an object is"
+        )
+    return F.max_pool2d(F.interpolate(mask, tuple(size), mode="nearest"), 5, 1, 2)
 
 
 def smoothed(x: Tensor, mask: Tensor, shift: Tensor, strength: float) -> Tensor:

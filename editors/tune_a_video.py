@@ -17,17 +17,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from editors.ddim_inversion import invert_clip, inverted
 from editors.edited import Edited
 from editors.workpiece import begin
 from motion_modules.tune_a_video import temporal_parameters
 from motion_modules.tune_a_video_folder import animated, pipeline
+from videogen.conditioning import Dial
 from videogen.errors import InputError
+from videogen.files import replacing
 from videogen.frame_choice import SPARSE_CAUSAL
 from videogen.guidance import Scale
-from videogen.inversion import invert
+from videogen.inversion import Trajectory
 from videogen.noise import FrameNoise
 from videogen.pipeline import Pipeline
-from videogen.sampling import ddim
 
 
 def tune_a_video(
@@ -43,6 +45,7 @@ def tune_a_video(
     guidance_scale: Scale = 12.5,
     negative_prompt: str | None = None,
     inversion_prompt: str = "",
+    motion_scale: float | Dial = 1.0,
     seed: int = 0,
     progress: bool = True,
 ) -> Edited:
@@ -63,7 +66,7 @@ def tune_a_video(
         )
     made = sample(
         pipe, clip, target, steps=steps, strength=strength, guidance_scale=guidance_scale, negative_prompt=negative_prompt,
-        inversion_prompt=inversion_prompt,
+        inversion_prompt=inversion_prompt, motion_scale=motion_scale, progress=progress,
     )  # fmt: skip
     return dataclasses.replace(made, measured={**made.measured, **measured})
 
@@ -79,21 +82,38 @@ def sample(
     guidance_scale: Scale = 12.5,
     negative_prompt: str | None = None,
     inversion_prompt: str | None = "",
+    motion_scale: float | Dial = 1.0,
     seed: int = 0,
+    first: int = 0,
+    trajectory: Trajectory | None = None,
+    progress: bool = True,
 ) -> Edited:
     """A tuned model's clip of `target`, begun from the inverted clip.
 
     With `inversion_prompt=None` it begins from the noise of a seed, whatever the strength.
+
+    first       the id of the first frame, where the frames are a piece of a longer clip: pieces that overlap share that noise
+    trajectory  an inversion of this clip (`ddim_inversion.invert_clip`), instead of making one
     """
     if inversion_prompt is None:
         strength = 1.0
     work = begin(pipe, clip, steps, strength=strength, guidance_scale=guidance_scale, frames=SPARSE_CAUSAL)
-    described, wanted = work.conditions(inversion_prompt or "", target, negative_prompt=negative_prompt)
+    described, wanted = work.conditions(
+        inversion_prompt or "", target, negative_prompt=negative_prompt, motion_scale=motion_scale
+    )
     if inversion_prompt is None:
-        noise = FrameNoise(seed)(1, len(clip), work.latents.shape[2:]).to(work.latents)
+        noise = FrameNoise(seed)(1, range(first, first + len(clip)), work.latents.shape[2:]).to(work.latents)
     else:
-        noise = invert(work.denoise(described), work.latents, work.times).noise
-    return work.edited(ddim(work.denoise(wanted, guidance_scale), noise, work.times))
+        noise = inverted(work, described, made=trajectory, progress=progress).noise
+    return work.edited(work.sample(work.denoise(wanted, guidance_scale), noise, progress))
+
+
+def check_tuning(steps: int, learning_rate: float) -> None:
+    """Raise InputError for numbers with which nothing can be tuned."""
+    if steps < 0 or not 0 < learning_rate < math.inf:
+        raise InputError(
+            f"{steps} tuning steps at a learning rate of {learning_rate:g}: give 0 or more, at a rate above 0, such as 3e-5"
+        )
 
 
 def tune(
@@ -115,40 +135,44 @@ def tune(
     from videogen.training.config import RunConfig
     from videogen.training.loop import Loop
 
-    if steps < 0 or not 0 < learning_rate < math.inf:
-        raise InputError(f"{steps} steps of tuning at the rate {learning_rate:g}: give 0 or more, at a rate above 0")
+    check_tuning(steps, learning_rate)
     begin(pipe, clip, 1)  # refuses what cannot be edited before anything is tuned
     device, dtype = pipe.device, pipe.parts.unet.conv_in.weight.dtype
     recipe = Tuning(How(), lambda place: Subject(pipeline(animated(pipe.parts)).to(place, torch.float32), clip, prompt))
-    with torch.random.fork_rng(), torch.enable_grad(), tempfile.TemporaryDirectory(prefix="videogen-") as folder:
-        if steps:
-            optimization = {
-                "optimizer": "adamw", "adamw": learning_rate, "betas": (0.9, 0.999), "weight_decay": 0.01, "schedule": "constant",
-            }  # fmt: skip
-            values = {
-                "recipe": "tune_a_video", "out": Path(folder) / "run", "seed": seed, "budget": {"steps": steps}, "settings": {},
-                "optimization": {**optimization, "warmup": 0.0, "average": 0.0}, "every": {"log": max(steps // 10, 1), "checkpoint": 0},
-            }  # fmt: skip
-            loop = Loop(RunConfig[How].model_validate(values), recipe)
-            with contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO()):
-                loop.run()
-            if loop.progress < 1:
-                raise KeyboardInterrupt
-        else:
-            torch.manual_seed(seed)
-            recipe.prepare(device)
-    tuned = recipe.about.pipe
-    tuned.parts.unet.set_checkpointing(False)
-    with torch.no_grad():
-        error = recipe.judge()
-    tuned.parts.unet.requires_grad_(False)
+    try:
+        with torch.random.fork_rng(), torch.enable_grad(), tempfile.TemporaryDirectory(prefix="videogen-") as folder:
+            if steps:
+                optimization = {
+                    "optimizer": "adamw", "adamw": learning_rate, "betas": (0.9, 0.999), "weight_decay": 0.01, "schedule": "constant",
+                }  # fmt: skip
+                values = {
+                    "recipe": "tune_a_video", "out": Path(folder) / "run", "seed": seed, "budget": {"steps": steps}, "settings": {},
+                    "optimization": {**optimization, "warmup": 0.0, "average": 0.0}, "every": {"log": max(steps // 10, 1), "checkpoint": 0},
+                }  # fmt: skip
+                loop = Loop(RunConfig[How].model_validate(values), recipe)
+                with contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO()):
+                    loop.run()
+                if loop.progress < 1:
+                    raise KeyboardInterrupt
+            else:
+                torch.manual_seed(seed)
+                recipe.prepare(device)
+        tuned = recipe.about.pipe
+        tuned.parts.unet.set_checkpointing(False)
+        with torch.no_grad():
+            error = recipe.judge()
+        tuned.parts.unet.requires_grad_(False)
+    finally:
+        pipe.parts.to(device, dtype)  # the copy has the same VAE and text side
     return tuned.to(device, dtype), error
 
 
 def from_config(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Edited]:
     """Run a configuration file with the authors' keys: tune (or resume) into `output_dir`, then a clip for each of its prompts.
 
-    Under `accelerate launch` the first process makes the clips, the others return none. Raises InputError with the path of the first wrong key.
+    With `use_inv_latent` they begin from the inverted clip, which is left in `output_dir/inv_latents` as theirs is. Under `accelerate launch` the
+    first process makes the clips, the others return none. Raises InputError with the path of the first wrong key, KeyboardInterrupt where the
+    tuning was stopped by a signal.
     """
     from motion_modules.tune_a_video_folder import load
     from motion_modules.tuning import offer, read_clip
@@ -159,15 +183,29 @@ def from_config(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Ed
     run = config.run()
     loop = Loop(run, offer().build(run.settings))
     loop.run(config.resume_from_checkpoint)
+    if loop.progress < 1:
+        raise KeyboardInterrupt
     loop.accelerator.wait_for_everyone()  # until the first process has written the model
     if not loop.accelerator.is_main_process:
         return {}
     pipe, clip, made = load(config.output_dir), read_clip(config.train_data), config.validation_data
     clip = clip[: made.video_length]
+    trajectory = None
+    if made.use_inv_latent and made.prompts:
+        trajectory = invert_clip(pipe, clip, "", steps=made.num_inference_steps)
+        write_noise(config.output_dir / "inv_latents" / f"ddim_latent-{config.max_train_steps}.pt", trajectory.noise)
     return {
         prompt: sample(
             pipe, clip, prompt, steps=made.num_inference_steps, guidance_scale=made.guidance_scale,
             negative_prompt=made.negative_prompt, inversion_prompt="" if made.use_inv_latent else None, seed=config.seed or 0,
+            trajectory=trajectory,
         )
         for prompt in made.prompts
     }  # fmt: skip
+
+
+def write_noise(path: Path, noise: Tensor) -> None:
+    """Write an inverted clip `1 f c h w` as the authors do: one tensor, `1 c f h w`."""
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path) as beside:
+        torch.save(noise.transpose(1, 2).cpu().contiguous(), beside)

@@ -97,8 +97,7 @@ def parts_around(unet: UNet, folder: Path, dtype: torch.dtype) -> Parts:
 
 def pipeline(parts: Parts) -> Pipeline:
     """Parts whose UNet has temporal layers as a pipeline that calls it as it was tuned, for clips of any length."""
-    motion = Motion("Tune-A-Video", {}, sys.maxsize, sys.maxsize, {}, SPARSE_CAUSAL, write_parts)
-    return Pipeline(parts, motion)
+    return Pipeline(parts, MOTION)
 
 
 def write_parts(parts: Parts, folder: Path) -> None:
@@ -107,6 +106,10 @@ def write_parts(parts: Parts, folder: Path) -> None:
     Raises InputError where the UNet has no temporal layers or is not of the authors' kind.
     """
     write_layout(parts, folder, TUNE_A_VIDEO, authors_config(parts.unet.config), tuned_state(parts.unet))
+
+
+MOTION = Motion("Tune-A-Video", {}, sys.maxsize, sys.maxsize, {}, SPARSE_CAUSAL, write_parts)
+"""What tuning installs."""
 
 
 def write_layout(

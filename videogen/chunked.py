@@ -47,12 +47,13 @@ class Targets:
 
     def check(self, source: Source) -> None:
         """Refuse what could not be written, and what would write over another of these files or the source."""
-        seen: list[Path] = [part.resolve() for part in source.parts]
+        seen = {part.resolve() for part in source.parts}
         for path in self.all():
             video.check_target(path, overwrite=self.overwrite, frames=source.count)
-            if path.resolve() in seen:
+            written = {file.resolve() for file in video.touched(path, source.count)}
+            if written & seen:
                 raise InputError(f"{path} is named twice, or is the source itself; choose another name")
-            seen.append(path.resolve())
+            seen |= written
 
 
 class Frame(NamedTuple):
@@ -85,13 +86,13 @@ def edit_file(
     start, stop = span_of(request, source)
     pipe = generation.load(request.base)
     tell("\n".join((pipe.line, *pipe.loras.lines)))
-    size = work_size(source.size, pipe.default_size, autoencoder.factor(pipe.parts.vae), request.size)
+    size = work_size(source.shown, pipe.default_size, autoencoder.factor(pipe.parts.vae), request.size)
     job = offer.begin(pipe, request, stop - start, lambda count: spread(source, start, stop, size, count), progress)
     if targets.mask is not None and not job.masked:
         raise InputError(
             f"--show-mask: {job.request.method} uses no mask here; name what may change with --blend WORD (prompt_to_prompt, fatezero)"
         )
-    chunks = chunks_of(request, pipe, stop - start)
+    chunks = chunks_of(request, job.motion, stop - start)
     tell(f"{job.line}; {_places(source, start, stop, size, chunks)}")
     write(source, targets, job, edited(source, (start, stop), size, chunks, _watched(job.edit, tell)))
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from videogen import generation
 from videogen.announced import needed
 from videogen.errors import InputError
-from videogen.pipeline import Pipeline
+from videogen.pipeline import Motion, Pipeline
 from videogen.recipe import Recipe
 from videogen.video import Source, open_source
 from videogen.windows import Windows
@@ -112,11 +112,18 @@ Few = Callable[[int], Tensor]
 
 
 class Job(NamedTuple):
-    """A method made ready: one line that says what it will do, the request with all choices made, whether it gives masks."""
+    """A method made ready.
+
+    line     says what it will do
+    request  with all choices made
+    masked   whether it gives masks
+    motion   of the model that is sampled from, which may be another than was given
+    """
 
     line: str
     request: Request
     masked: bool
+    motion: Motion | None
     edit: Edit
 
 
@@ -157,7 +164,7 @@ def _told(seconds: Fraction | None) -> str:
     return "" if seconds is None else f"{float(seconds):g}"
 
 
-def chunks_of(request: Request, pipe: Pipeline, frames: int) -> Windows:
+def chunks_of(request: Request, motion: Motion | None, frames: int) -> Windows:
     """How the frames are cut into chunks that are edited one after the other; neighbours are cross-faded.
 
     Where nothing is asked: with a motion module one piece of up to 32 frames if it has the positions, else the length
@@ -165,10 +172,10 @@ def chunks_of(request: Request, pipe: Pipeline, frames: int) -> Windows:
     """
     if request.chunk is not None:
         length = request.chunk
-    elif pipe.motion is None:
+    elif motion is None:
         length = 8
     else:
-        length = frames if frames <= min(pipe.motion.longest, 32) else min(pipe.motion.trained, 16)
+        length = frames if frames <= min(motion.longest, 32) else min(motion.trained, 16)
     overlap = min(length // 4, length - 1) if request.overlap is None else request.overlap
     return Windows(length, overlap, "linear")
 

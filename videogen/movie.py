@@ -56,12 +56,20 @@ class Encoder:
 
     size     height and width of the frames
     seconds  how long the clip will be, which is how much of the sound is taken along
+    aspect   how many times as wide as high a pixel is shown; webm cannot say it
 
     Leaving the `with` block without an error completes the file.
     """
 
     def __init__(
-        self, path: Path, size: tuple[int, int], fps: Fraction, note: str, audio: Audio | None, seconds: Fraction
+        self,
+        path: Path,
+        size: tuple[int, int],
+        fps: Fraction,
+        note: str,
+        audio: Audio | None,
+        seconds: Fraction,
+        aspect: Fraction = Fraction(1),
     ) -> None:
         format_, (codec, codec_options), options = CONTAINERS[path.suffix.lower()]
         self.fps, self.count = fps, 0
@@ -79,6 +87,8 @@ class Encoder:
             context.time_base = 1 / fps
             context.colorspace = context.color_primaries = context.color_trc = BT709
             context.color_range = LIMITED
+            if aspect != 1:
+                context.sample_aspect_ratio = aspect
             self.sound = None if audio is None else Sound(audio, self.output, seconds)
         except BaseException:
             self.output.close()
@@ -130,13 +140,17 @@ class Survey:
     """What a pass over a whole file found.
 
     count      how many frames can be decoded, `announced` how many the header says (0: nothing)
-    size       height and width as they are shown
+    size       height and width in pixels, turned as they are shown
+    aspect     how many times as wide as high a pixel is shown
+    begin      the time of the first frame, in seconds of the file
     note       the comment in the metadata
     """
 
     count: int
     size: tuple[int, int]
+    aspect: Fraction
     fps: Fraction
+    begin: Fraction
     note: str | None
     sound: bool
     announced: int
@@ -160,7 +174,8 @@ def survey(path: Path) -> Survey:
             times.append(len(times) / nominal if frame.pts is None else frame.pts * frame.time_base)
             if frame.rotation % 90:
                 raise InputError(f"{path} is turned by {frame.rotation} degrees; only quarter turns can be read")
-            shown.add((frame.width, frame.height) if frame.rotation % 180 else (frame.height, frame.width))
+            turned = bool(frame.rotation % 180)
+            shown.add((frame.width, frame.height) if turned else (frame.height, frame.width))
         if len(shown) > 1:
             told = " and ".join(f"{width} x {height}" for height, width in sorted(shown)[:2])
             raise InputError(f"the pictures of {path} change size ({told}); convert it to one size first")
@@ -168,7 +183,11 @@ def survey(path: Path) -> Survey:
             raise InputError(f"{path} has no frames")
         _tell_early_end(path, container, times[-1] - times[0] + 1 / nominal)
         _tell_varying(path, times, nominal)
-        return Survey(len(times), shown.pop(), nominal, _note(container), bool(container.streams.audio), stream.frames)
+        aspect = Fraction(stream.sample_aspect_ratio or 1)
+        return Survey(
+            len(times), shown.pop(), 1 / aspect if turned else aspect, nominal, times[0], _note(container),
+            bool(container.streams.audio), stream.frames,
+        )  # fmt: skip
 
 
 def decoded(path: Path) -> Iterator[np.ndarray]:

@@ -8,7 +8,7 @@ not add up, and a picture that equals the one before is stored as a longer time,
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -27,15 +27,20 @@ def read_still(path: Path) -> tuple[np.ndarray, str | None]:
         return rgb(ImageOps.exif_transpose(picture)), note_of(picture)
 
 
-def read_moving(path: Path) -> tuple[np.ndarray, list[Fraction], str | None]:
-    """All pictures `f h w 3` of a gif or webp, how many seconds each is shown, and the note."""
+def survey(path: Path) -> tuple[tuple[int, int], list[Fraction], str | None]:
+    """Height and width of a gif or webp, how many seconds each of its pictures is shown, and the note; all are decoded, none is kept."""
     with Image.open(path) as picture:
-        note = note_of(picture)
-        frames, seconds = [], []
+        note, seconds = note_of(picture), []
         for frame in ImageSequence.Iterator(picture):
-            frames.append(rgb(frame))  # decoding sets the duration
+            frame.load()  # sets the duration
             seconds.append(Fraction(round(frame.info.get("duration", 0)), 1000))
-    return np.stack(frames), seconds, note
+        return (picture.height, picture.width), seconds, note
+
+
+def decoded(path: Path) -> Iterator[np.ndarray]:
+    """The pictures of a gif or webp one by one, `h w 3` uint8."""
+    with Image.open(path) as picture:
+        yield from map(rgb, ImageSequence.Iterator(picture))
 
 
 def note_of(picture: Image.Image) -> str | None:

@@ -72,7 +72,7 @@ class Sound:
             at = packet.pts * packet.time_base
             if at >= self.end:
                 return
-            if self.begin > 0:
+            if self.begin:
                 if at + (packet.duration or 0) * packet.time_base <= self.begin:
                     continue
                 shift = round(self.begin / packet.time_base)
@@ -84,13 +84,14 @@ class Sound:
     def _encoded(self) -> Iterator[Any]:
         layout = self.stream.layout.name
         to = av.AudioResampler(format=self.stream.codec_context.format, layout=layout, rate=48000)
-        written = 0
+        written: int | None = None  # samples from the clip's beginning
         for frame in self.source.decode(self.input):
             at = Fraction(0) if frame.time is None else Fraction(frame.time).limit_denominator(1_000_000)
             if at + Fraction(frame.samples, frame.sample_rate) <= self.begin:
                 continue
             if at >= self.end:
                 break
+            written = max(0, round((at - self.begin) * 48000)) if written is None else written
             for part in to.resample(frame):
                 part.pts, part.time_base = written, Fraction(1, 48000)
                 written += part.samples

@@ -6,6 +6,7 @@ A gif, webp or png that is written is kept until its end, since one palette or o
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from videogen.errors import InputError, reason
 from videogen.files import replacing
 from videogen.recipe import Recipe
 from videogen.video import Source
+
+ASPECT = tuple(suffix for suffix, (_, codec, _) in movie.CONTAINERS.items() if codec is movie.H264)
+"""Files that can say that pixels are not square."""
 
 Add = Callable[[np.ndarray], None]
 """Takes the next frame, `h w 3` uint8."""
@@ -33,14 +37,17 @@ def writing(
     sound: bool = True,
     overwrite: bool = False,
 ) -> Iterator[Add]:
-    """Yield what takes the frames of a clip with the count, rate and sound of `like`; it appears whole, at the end.
+    """Yield what takes the frames of a clip with the count, rate, pixel aspect and sound of `like`; it appears whole, at the end.
 
     size   height and width, where not those of `like`
 
-    Raises InputError for all that `video.write` refuses.
+    Raises InputError for all that `video.write` refuses; warns where the file cannot say that pixels are not square.
     """
     path = Path(path)
     video.check_target(path, overwrite=overwrite, frames=like.count)
+    if like.aspect != 1 and path.suffix.lower() not in ASPECT:
+        told = f"{path} will show the clip {'narrower' if like.aspect > 1 else 'wider'} than its source"
+        warnings.warn(f"{told}, whose pixels are not square; {' and '.join(ASPECT)} keep that", stacklevel=3)
     height, width = size or like.size
     if path.suffix.lower() not in movie.CONTAINERS:
         held: list[np.ndarray] = []
@@ -52,7 +59,9 @@ def writing(
     with contextlib.ExitStack() as stack:
         beside = stack.enter_context(replacing(path))
         with _telling(path):
-            encoder = movie.Encoder(beside, (height, width), like.fps, note, audio, like.count / like.fps)
+            encoder = movie.Encoder(
+                beside, (height, width), like.fps, note, audio, like.count / like.fps, like.aspect
+            )  # fmt: skip
         yield stack.enter_context(_adding(path, encoder))
 
 

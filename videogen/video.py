@@ -12,9 +12,10 @@ import os
 import re
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 
 import av
@@ -77,11 +78,16 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool = False, frame
         raise InputError(f"cannot write into {path.parent}: {problem.strerror}") from problem
     if path.is_dir():
         raise InputError(f"{path} is a folder; choose another name")
-    there = [path] if path.exists() else []
-    if path.suffix.lower() == ".png" and frames > 1:
-        there = _numbered(path)
+    there = [file for file in touched(path, frames) if file.exists()]
     if there and not overwrite:
         raise InputError(f"{there[0]} exists already; choose another name or say that it may be replaced (--overwrite)")
+
+
+def touched(path: Path, frames: int) -> list[Path]:
+    """The files that writing so many frames makes, replaces or takes away, in an existing folder."""
+    if path.suffix.lower() != ".png" or frames == 1:
+        return [path]
+    return sorted({*_names(path, frames), *_numbered(path)})
 
 
 def write(
@@ -122,6 +128,7 @@ class Source:
 
     again   the frames from the first on, `h w 3` uint8, each time it is called
     parts   the files it lies in
+    aspect  how many times as wide as high a pixel is shown
     """
 
     path: Path
@@ -131,6 +138,12 @@ class Source:
     audio: Audio | None
     again: Callable[[], Iterator[np.ndarray]]
     parts: tuple[Path, ...]
+    aspect: Fraction = Fraction(1)
+
+    @property
+    def shown(self) -> tuple[int, int]:
+        """Height and width, in square pixels, at which the clip is shown."""
+        return self.size[0], max(1, round(self.size[1] * self.aspect))
 
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
         """Frames [start, stop), decoded from the file's beginning."""
@@ -174,8 +187,8 @@ def open_source(path: str | os.PathLike[str]) -> Source:
     def frames() -> Iterator[np.ndarray]:
         return (pixels[:height, :width] for pixels in movie.decoded(path))
 
-    audio = Audio(path) if found.sound else None
-    return Source(path, found.count, (height, width), fps, audio, frames, (path,))
+    audio = Audio(path, found.begin) if found.sound else None
+    return Source(path, found.count, (height, width), fps, audio, frames, (path,), found.aspect)
 
 
 def read(path: str | os.PathLike[str]) -> Clip:
@@ -186,19 +199,24 @@ def read(path: str | os.PathLike[str]) -> Clip:
 
 def _moving(path: Path) -> Source:
     try:
-        held, shown, text = pictures.read_moving(path)
+        size, shown, text = pictures.survey(path)
     except UNREADABLE as problem:
         raise InputError(f"{path} is no picture that can be read ({reason(problem)})") from problem
-    note = note_from(text)
+    note, often = note_from(text), Counter(range(len(shown)))
     if note is not None:
-        held, fps = held[pictures.spread(shown, note.frames)], note.fps
+        often, fps = Counter(pictures.spread(shown, note.frames)), note.fps
     else:
         # viewers show a picture without a time for a tenth of a second
         shown = [seconds or Fraction(1, 10) for seconds in shown]
         if len(set(shown)) > 1:
             warnings.warn(f"{path}: frame times vary; they are taken as even", stacklevel=3)
         fps = min(len(shown) / sum(shown, Fraction(0)), Fraction(1000))
-    return Source(path, len(held), held.shape[1:3], fps, None, lambda: iter(held), (path,))
+
+    def frames() -> Iterator[np.ndarray]:
+        for i, pixels in enumerate(pictures.decoded(path)):
+            yield from repeat(pixels, often[i])
+
+    return Source(path, often.total(), size, fps, None, frames, (path,))
 
 
 def _pictures(path: Path, series: list[Path]) -> Source:
@@ -260,13 +278,17 @@ def _numbered(path: Path) -> list[Path]:
     return sorted(p for p in path.parent.iterdir() if pattern.fullmatch(p.name))
 
 
+def _names(path: Path, frames: int) -> list[Path]:
+    return [path.with_name(f"{path.stem}_{i:04d}{path.suffix}") for i in range(1, frames + 1)]
+
+
 def _write_pngs(path: Path, frames: np.ndarray, note: str) -> list[Path]:
     """All pictures are made beside first. What a shorter clip would leave of a longer one goes away with it."""
     if len(frames) == 1:
         with replacing(path) as beside:
             pictures.write_png(beside, frames[0], note)
         return [path]
-    names = [f"{path.stem}_{i:04d}{path.suffix}" for i in range(1, len(frames) + 1)]
+    names = [file.name for file in _names(path, len(frames))]
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as holder:
         new, old = Path(holder) / "new", Path(holder) / "old"
         new.mkdir()

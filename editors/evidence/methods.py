@@ -215,8 +215,9 @@ def _tune_a_video(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     """`editors.tune_a_video` with the tuning shared by the edits of a clip."""
     model = tuned_model(shop, trial, clip)
     return sample(
-        model, clip, trial.target, steps=shop.grid(trial), strength=shop.share(trial), guidance_scale=shop.scale(trial)
-    )
+        model, clip, trial.target, steps=shop.grid(trial), strength=shop.share(trial), guidance_scale=shop.scale(trial),
+        progress=False,
+    )  # fmt: skip
 
 
 def tuned_model(shop: Workshop, trial: Trial, clip: Tensor) -> Pipeline:

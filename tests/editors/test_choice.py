@@ -16,10 +16,9 @@ def request(
     prompt: str = TARGET,
     motion: str | None = None,
     negative: str | None = None,
-    motion_scale: float = 1.0,
     **changes: Any,
 ) -> Request:
-    return Request("clip.mp4", Base(prompt, motion=motion, negative=negative, motion_scale=motion_scale), **changes)
+    return Request("clip.mp4", Base(prompt, motion=motion, negative=negative), **changes)
 
 
 BOTH = {"source_prompt": SOURCE}
@@ -61,12 +60,6 @@ REFUSED = [
     ({"source_prompt": "A blue  circle moving right"}, "are equal"),
     ({**BOTH, "edit": "reweight"}, "prompt differ"),
     ({"method": "tune_a_video", **BOTH, "motion": "mm.ckpt"}, "--motion"),
-    ({"method": "tune_a_video", **BOTH, "motion_scale": 0.5}, "--motion-scale says nothing to tune_a_video"),
-    (
-        {"method": "tune_a_video", **BOTH, "settings": {"learning_rate": 0.0}},
-        "--learning-rate 0: give a number above 0",
-    ),
-    ({"method": "tune_a_video", **BOTH, "settings": {"learning_rate": float("nan")}}, "--learning-rate nan"),
     ({**BOTH, "preset": "style", "settings": {"fusion": {}}}, "--config"),
 ]
 

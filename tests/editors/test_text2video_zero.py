@@ -202,6 +202,10 @@ def test_smoothing_changes_the_clip_and_returns_the_dilated_mask(models):
     for wrong in (torch.zeros(3, 8, 8), torch.zeros(1, 1, 8, 8), torch.zeros(3, 2, 8, 8)):
         with pytest.raises(InputError, match="one picture for each of 3 frames"):
             dilated(wrong, (8, 8), 3)
+    for wrong in (torch.full((3, 1, 8, 8), 255, dtype=torch.uint8), torch.full((3, 1, 8, 8), math.nan)):
+        with pytest.raises(InputError, match="give 0 to 1"):
+            dilated(wrong, (8, 8), 3)
+    assert dilated(torch.ones(3, 1, 8, 8, dtype=torch.bool), (8, 8), 3).min() == 1
 
 
 @pytest.mark.parametrize("shape", [(1,), (3, 8, 8), (2, 8), (1, 2, 8, 8)])

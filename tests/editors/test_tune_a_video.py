@@ -16,6 +16,7 @@ from tests import folders
 from videogen.errors import InputError
 from videogen.frame_choice import MIDDLE, SPARSE_CAUSAL
 from videogen.inversion import invert
+from videogen.noise import FrameNoise
 from videogen.pipeline import Pipeline
 
 
@@ -96,9 +97,17 @@ def test_noise_of_a_seed_takes_the_place_of_inversion(pipe, clip):
     whole = tuned("b", num_frames=3, height=16, width=16, num_inference_steps=2, guidance_scale=12.5, seed=1,
                   output_type="pt", progress=False)  # fmt: skip
     torch.testing.assert_close(one, whole.frames[0], rtol=0, atol=1e-5)
+    # A piece of a longer clip has the noise of its own frames.
+    later = FrameNoise(1)(1, range(7, 10), (4, 2, 2))
+    piece = tuned("b", num_frames=3, height=16, width=16, num_inference_steps=2, guidance_scale=12.5, latents=later,
+                  output_type="pt", progress=False)  # fmt: skip
+    made = sample(tuned, clip, "b", steps=2, inversion_prompt=None, seed=1, first=7, progress=False)
+    torch.testing.assert_close(made.frames, piece.frames[0], rtol=0, atol=1e-5)
 
 
-def test_a_file_with_the_authors_keys_runs_from_tuning_to_clips(place, clip, tmp_path: Path):
+@pytest.fixture
+def file(place, clip, tmp_path: Path) -> Path:
+    """A configuration file with the authors' keys; its runs go to the folder `out` beside it."""
     from videogen.clip import Clip
     from videogen.video import write
 
@@ -109,9 +118,28 @@ def test_a_file_with_the_authors_keys_runs_from_tuning_to_clips(place, clip, tmp
         "validation_data": {"prompts": ["b", "c"], "video_length": 2, "num_inference_steps": 2, "use_inv_latent": True},
     }  # fmt: skip
     (tmp_path / "theirs.yaml").write_text(yaml.safe_dump(said))
-    made = from_config(tmp_path / "theirs.yaml")
+    return tmp_path / "theirs.yaml"
+
+
+def test_a_file_with_the_authors_keys_runs_from_tuning_to_clips(file):
+    made = from_config(file)
     assert {prompt: edited.frames.shape for prompt, edited in made.items()} == dict.fromkeys("bc", (2, 3, 16, 16))
-    assert temporal_parameters(Pipeline.from_pretrained(tmp_path / "out").parts.unet)
+    tuned = Pipeline.from_pretrained(file.parent / "out")
+    assert temporal_parameters(tuned.parts.unet)
+    # The inverted noise lies where the authors' script leaves it, with their axes, and samples to the same clip.
+    (noise,) = (file.parent / "out" / "inv_latents").iterdir()
+    assert noise.name == "ddim_latent-2.pt"
+    latents = torch.load(noise, weights_only=True)
+    assert latents.shape == (1, 4, 2, 2, 2)
+    again = tuned("b", latents=latents.transpose(1, 2), num_frames=2, height=16, width=16, num_inference_steps=2,
+                  guidance_scale=12.5, output_type="pt", progress=False).frames[0]  # fmt: skip
+    torch.testing.assert_close(again, made["b"].frames, rtol=0, atol=1e-5)
+
+
+def test_a_run_of_a_file_that_is_interrupted_makes_no_clips(file, interrupting):
+    with pytest.raises(KeyboardInterrupt):
+        from_config(file)
+    assert not (file.parent / "out" / "inv_latents").exists()
 
 
 def test_what_cannot_be_edited_is_refused_before_anything_is_tuned(pipe):
@@ -129,10 +157,14 @@ def test_numbers_that_mean_nothing_are_refused(pipe, clip, wrong, message):
         tune_a_video(pipe, clip, "a", "b", **{"tuning_steps": 0, "steps": 1, "progress": False, **wrong})
 
 
-def test_a_tuning_that_is_interrupted_ends_the_edit_and_one_can_be_silent(pipe, clip, monkeypatch, capsys):
-    """The loop finishes its step and returns; half a tuning must not be sampled from."""
+def test_a_tuning_can_be_silent(pipe, clip, capsys):
     tune(pipe, clip, "a", steps=1, progress=False)
     assert capsys.readouterr().err == ""
+
+
+@pytest.fixture
+def interrupting(monkeypatch) -> None:
+    """Each step of a tuning hears a signal. The loop finishes the step and returns."""
     losses = Tuning.losses
 
     def interrupted(self, batch):
@@ -140,5 +172,12 @@ def test_a_tuning_that_is_interrupted_ends_the_edit_and_one_can_be_silent(pipe, 
         return losses(self, batch)
 
     monkeypatch.setattr(Tuning, "losses", interrupted)
+
+
+def test_a_tuning_that_is_interrupted_ends_the_edit_and_leaves_the_model_as_it_was(place, clip, interrupting):
+    """Half a tuning must not be sampled from, and its VAE and text side are the model's own."""
+    pipe = Pipeline.from_pretrained(place, dtype=torch.bfloat16)
     with pytest.raises(KeyboardInterrupt):
         tune_a_video(pipe, clip, "a", "b", tuning_steps=3, steps=1, progress=False)
+    parts = (pipe.parts.unet, pipe.parts.vae, pipe.parts.text)
+    assert {value.dtype for part in parts for value in part.parameters()} == {torch.bfloat16}

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from tests.videogen.cli.calls import contents
+from tests.videogen.test_streams import wide
 from tests.videogen.test_video import shapes
 from videogen import chunked, generation, video
 from videogen.clip import Clip
 from videogen.editing import Few, Job, Offer, Piece, Request
 from videogen.errors import InputError
-from videogen.pipeline import Pipeline
+from videogen.pipeline import Motion, Pipeline
 from videogen.video import open_source
 from videogen.windows import Windows
 
@@ -136,7 +137,7 @@ def test_files_appear_whole_or_not_at_all(
 
     def begin(pipe: Pipeline, request: Request, frames: int, few: Few, progress: bool) -> Job:
         settled = dataclasses.replace(request.base, steps=1, guidance=1.0)
-        return Job("nothing", dataclasses.replace(request, base=settled, method="nothing"), True, edit)
+        return Job("nothing", dataclasses.replace(request, base=settled, method="nothing"), True, None, edit)
 
     request = Request(str(tmp_path / "clip.mp4"), generation.Request("a", motion="none"))
     targets = chunked.Targets((tmp_path / "e.mp4",), tmp_path / "c.gif", tmp_path / "m.mp4")
@@ -144,6 +145,30 @@ def test_files_appear_whole_or_not_at_all(
     with pytest.raises((KeyboardInterrupt, InputError)):
         chunked.edit_file(request, targets, offer=offer)
     assert contents(tmp_path) == before
+
+
+def test_chunks_and_size_are_those_of_the_model_sampled_from_and_the_picture_shown(tmp_path: Path) -> None:
+    """Twelve frames of 32 x 16 pixels, each three times as wide as high; the method's own model takes all frames in one piece."""
+    wide(tmp_path / "wide.mkv", Fraction(3), frames=12)
+    seen = []
+
+    def edit(clip: Tensor, first: int) -> Piece:
+        seen.append(tuple(clip.shape))
+        return Piece(clip)
+
+    def begin(pipe: Pipeline, request: Request, frames: int, few: Few, progress: bool) -> Job:
+        settled = dataclasses.replace(request.base, steps=1, guidance=1.0)
+        motion = Motion("another", {}, 12, 12, {})
+        return Job("nothing", dataclasses.replace(request, base=settled, method="nothing"), False, motion, edit)
+
+    request = Request(str(tmp_path / "wide.mkv"), generation.Request("a", motion="none"))
+    offer = Offer(("nothing",), None, begin)  # type: ignore[arg-type]
+    chunked.edit_file(request, chunked.Targets((tmp_path / "e.mp4",)), offer=offer)
+    ((count, _, height, width),) = seen
+    assert count == 12
+    assert width / height == pytest.approx(6, rel=0.1)
+    made = open_source(tmp_path / "e.mp4")
+    assert (made.size, made.aspect) == ((16, 32), 3)
 
 
 def test_no_file_is_written_over_another(tmp_path: Path) -> None:
@@ -155,3 +180,18 @@ def test_no_file_is_written_over_another(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match="named twice, or is the source"):
             targets.check(source)
+
+
+@pytest.mark.parametrize("clip", ["p.png", "p", "late"])
+def test_pictures_of_the_source_are_neither_written_over_nor_taken_away(tmp_path: Path, clip: str) -> None:
+    """The source as NAME.png of numbered ones, as their folder, and as a folder whose numbers begin later than those that are written."""
+    for name in ("p", "late"):
+        (tmp_path / name).mkdir()
+        video.write(tmp_path / name / "p.png", shapes(3, 16, 16))
+    for i in (1, 2, 3):
+        (tmp_path / "late" / f"p_000{i}.png").rename(tmp_path / "late" / f"p_001{i}.png")
+    source = open_source(tmp_path / "p" / clip if clip == "p.png" else tmp_path / clip)
+    target = source.parts[0].parent / "p.png"
+    with pytest.raises(InputError, match="or is the source"):
+        chunked.Targets((target,), overwrite=True).check(source)
+    chunked.Targets((target.with_name("q.png"), target.with_name("p.mp4"))).check(source)

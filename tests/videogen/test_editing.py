@@ -82,7 +82,7 @@ def test_a_range_without_frames_is_refused(source: Source) -> None:
 
 def test_chunks_fit_the_motion_module(source: Source) -> None:
     def length(frames: int, motion: Any, **changes: Any) -> int:
-        return editing.chunks_of(request(source, **changes), SimpleNamespace(motion=motion), frames).length  # type: ignore[arg-type]
+        return editing.chunks_of(request(source, **changes), motion, frames).length  # type: ignore[arg-type]
 
     module = SimpleNamespace(longest=24, trained=16)
     assert [length(20, module), length(25, module), length(99, None), length(99, module, chunk=5)] == [20, 16, 8, 5]

@@ -15,28 +15,34 @@ from videogen.errors import InputError
 RATE = 48000
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seconds of video at 10 frames per second; silence, then a tone from 1 s on."""
-    path = tmp_path_factory.mktemp("sound") / "source.mp4"
+def film(path: Path, picture_from: Fraction = Fraction(0), sound_from: Fraction = Fraction(0)) -> Path:
+    """Two seconds of video at 10 frames per second, and of sound: silence, then a tone from the file's second 1 on."""
     with av.open(str(path), "w") as output:
         stream, sound = output.add_stream("libx264", rate=10), output.add_stream("aac", rate=RATE, layout="mono")
         stream.width = stream.height = 16
         stream.pix_fmt = "yuv420p"
-        tone = np.sin(np.arange(2 * RATE) / RATE * 2 * np.pi * 440) * (np.arange(2 * RATE) >= RATE) * 0.5
+        first = int(sound_from * RATE)
+        at = np.arange(first, first + 2 * RATE)
+        tone = np.sin(at / RATE * 2 * np.pi * 440) * (at >= RATE) * 0.5
         for i in range(20):
             picture = av.VideoFrame.from_ndarray(np.full((16, 16, 3), 12 * i, np.uint8)).reformat(format="yuv420p")
-            picture.pts = i
+            picture.pts = i + int(10 * picture_from)
             output.mux(stream.encode(picture))
         for start in range(0, 2 * RATE, 960):
             part = av.AudioFrame.from_ndarray(
                 tone[None, start : start + 960].astype(np.float32), format="fltp", layout="mono"
             )
-            part.sample_rate, part.pts = RATE, start
+            part.sample_rate, part.pts = RATE, first + start
             output.mux(sound.encode(part))
         output.mux(stream.encode(None))
         output.mux(sound.encode(None))
     return path
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both from the beginning."""
+    return film(tmp_path_factory.mktemp("sound") / "source.mp4")
 
 
 def packets(path: Path) -> list[bytes]:
@@ -85,6 +91,33 @@ def test_a_part_keeps_its_own_sound(source: Path, tmp_path: Path, suffix: str) -
     assert onset(tmp_path / f"part{suffix}") == pytest.approx(0.5, abs=0.05)
     with av.open(str(tmp_path / f"part{suffix}")) as container:
         assert container.duration / av.time_base == pytest.approx(1.0, abs=0.06)
+
+
+def heard(path: Path) -> float:
+    """The second at which the tone is heard, by the times in the file; its picture begins at 0."""
+    with av.open(str(path)) as container:
+        assert next(container.decode(video=0)).time == 0
+    with av.open(str(path)) as container:
+        for frame in container.decode(audio=0):
+            loud = np.abs(frame.to_ndarray().mean(0)) > 0.1
+            if loud.any():
+                return float(frame.time) + int(loud.argmax()) / frame.sample_rate
+    raise AssertionError("no tone")
+
+
+@pytest.mark.parametrize("kind", [".mp4", ".mkv", ".ts"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+def test_a_picture_that_begins_late_in_its_file_keeps_its_own_sound(tmp_path: Path, kind: str, suffix: str) -> None:
+    """Half a second into the file: the tone at 1 s is heard half a second after the first frame."""
+    clip = video.read(film(tmp_path / f"late{kind}", picture_from=Fraction(1, 2)))
+    video.write(tmp_path / f"out{suffix}", clip)
+    assert heard(tmp_path / f"out{suffix}") == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+def test_sound_that_begins_late_stays_late(tmp_path: Path, suffix: str) -> None:
+    video.write(tmp_path / f"out{suffix}", video.read(film(tmp_path / "late.mp4", sound_from=Fraction(1, 2))))
+    assert heard(tmp_path / f"out{suffix}") == pytest.approx(1.0, abs=0.05)
 
 
 def test_formats_without_sound_and_a_source_that_has_gone(source: Path, tmp_path: Path) -> None:

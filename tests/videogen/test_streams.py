@@ -1,5 +1,7 @@
 """Frame by frame is the same as all at once, for reading and for writing, and nothing is left half done."""
 
+import tracemalloc
+import warnings
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -113,3 +115,58 @@ def test_a_part_is_read_without_reading_the_rest(tmp_path: Path) -> None:
     source = video.open_source(tmp_path / "n.png")
     (tmp_path / "n_0004.png").unlink()
     assert len(list(islice(source.frames(), 3))) == 3
+
+
+def wide(path: Path, aspect: Fraction, frames: int = 4) -> Path:
+    """Frames of 32 x 16 pixels, each `aspect` times as wide as high."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = aspect
+        for pixels in shapes(frames, 16, 32).to_numpy():
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels).reformat(format="yuv420p")))
+        output.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm", ".gif"])
+def test_pixels_that_are_not_square_stay_so_or_it_is_told(tmp_path: Path, suffix: str) -> None:
+    """DVDs have such pixels; webm, gif and stills cannot say so."""
+    source = video.open_source(wide(tmp_path / "wide.mkv", Fraction(4, 3)))
+    assert (source.size, source.aspect, source.shown) == ((16, 32), Fraction(4, 3), (16, 43))
+    kept = suffix in streams.ASPECT
+    with warnings.catch_warnings(record=True) as told, streams.writing(tmp_path / f"out{suffix}", source) as add:
+        for pixels in source.frames():
+            add(pixels)
+    assert [str(warning.message).count("not square") for warning in told] == ([] if kept else [1])
+    assert video.open_source(tmp_path / f"out{suffix}").aspect == (Fraction(4, 3) if kept else 1)
+    assert kept == (suffix in (".mp4", ".mov", ".mkv"))
+
+
+def test_a_turned_clip_turns_its_pixels_too(tmp_path: Path) -> None:
+    with (
+        av.open(str(wide(tmp_path / "wide.mp4", Fraction(2)))) as lying,
+        av.open(str(tmp_path / "t.mp4"), "w") as turned,
+    ):
+        stream = turned.add_stream_from_template(lying.streams.video[0])
+        stream.set_display_rotation(90)
+        for packet in lying.demux(lying.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                turned.mux(packet)
+    source = video.open_source(tmp_path / "t.mp4")
+    assert (source.size, source.aspect) == ((32, 16), Fraction(1, 2))
+
+
+@pytest.mark.parametrize("name", ["clip.gif", "clip.webp"])
+def test_moving_pictures_are_read_one_by_one(tmp_path: Path, name: str) -> None:
+    """Sixty-four frames go by in the memory of a few."""
+    video.write(tmp_path / name, shapes(64, 96, 96))
+    tracemalloc.start()
+    try:
+        count = sum(pixels.shape == (96, 96, 3) for pixels in video.open_source(tmp_path / name).frames())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count == 64
+    assert peak < 16 * 96 * 96 * 3

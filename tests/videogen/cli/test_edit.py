@@ -176,7 +176,11 @@ BAD = {
     "a strength that is no whole step": (["--strength", "0.4"], "nothing would change"),
     "a learning rate of 0": (
         ["--source-prompt", SOURCE, "--method", "tune_a_video", "--learning-rate", "0"],
-        "--learning-rate",
+        "learning rate of 0",
+    ),
+    "a mask of tune_a_video": (
+        ["--source-prompt", SOURCE, "--method", "tune_a_video", "--motion", "none", "--show-mask", "m.mp4"],
+        "--blend",
     ),
     "no configuration": (["--config", "none.yaml"], "none.yaml"),
 }

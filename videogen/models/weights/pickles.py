@@ -47,21 +47,30 @@ class Placeholder:
 def load_pickle(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a pickled checkpoint, unwrapped and flattened; memory-mapped where the format allows.
 
-    Raises InputError for code in the file (names the first offending global), for a file cut short and for one
-    without tensors.
+    Raises InputError as `opened` does, and for a file that holds one tensor without a name.
     """
+    content = opened(path)
+    if isinstance(content, Tensor):
+        raise InputError(f"{path} holds one bare tensor, not named weights")
+    return flatten(unwrap(content)) if isinstance(content, Mapping) else {}
+
+
+def opened(path: Path) -> Any:
+    """What lies in a pickled file, without running it.
+
+    Raises InputError for a file that is missing or cut short, and for code in it (names the first offending global).
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist, or is no file")
     zipped = is_zip(path)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([(Placeholder, name) for name in INERT]):
             warnings.simplefilter("ignore")  # torch warns about old pickle protocols
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as problem:
         raise InputError(_refusal(path, str(problem), zipped)) from None
     except Exception as problem:
         raise InputError(f"{path} is damaged or cut short ({type(problem).__name__}); get the file again") from None
-    if isinstance(content, Tensor):
-        raise InputError(f"{path} holds one bare tensor, not named weights")
-    return flatten(unwrap(content)) if isinstance(content, Mapping) else {}
 
 
 def unwrap(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
