@@ -124,4 +124,6 @@ def said_over(found: "Configured", settings: dict[str, Any], **said: Any) -> "Co
 
 def output_for(clip: str) -> Path:
     """The file that is written where none is named."""
-    return Path("edited.png" if Path(clip).suffix.lower() in (".png", ".jpg", ".jpeg") else "edited.mp4")
+    from videogen.video import STILLS
+
+    return Path("edited.png" if Path(clip).suffix.lower() in STILLS else "edited.mp4")

@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.videogen.cli.calls import Run, contents, error_line
 from tests.videogen.data.films import film
@@ -58,6 +59,15 @@ def test_a_picture_is_a_clip_of_one_frame(
     assert "prompt_to_prompt" in done.err
     assert video.read("edited.png").frames.shape == (1, 3, 45, 67)
     assert run("reproduce", "edited.png", "--quiet").out == "largest difference: 0\n"
+
+
+@pytest.mark.parametrize("name", ["photo.bmp", "photo.TIF", "photo.tiff"])
+def test_pictures_of_every_kind_become_pictures(
+    run: Run, animated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(name)
+    assert run("edit", name, TARGET, "--model", animated, "--steps", "2", "--strength", "0").out == "edited.png\n"
 
 
 def test_at_strength_0_the_vae_alone_has_touched_it(edit: Run, animated: Path, tmp_path: Path) -> None:
