@@ -125,12 +125,12 @@ class Offer(NamedTuple):
     """What an editing package brings.
 
     names       of its methods
-    configured  reads a configuration file: (path, clip, prompt, model), each None where the command line names none
+    configured  reads a configuration file: (path, clip, prompt, source prompt, model), the last four None where the command line names none
     begin       (pipe, request, number of frames that are edited, few, progress) -> Job
     """
 
     names: tuple[str, ...]
-    configured: Callable[[Path, str | None, str | None, str | None], Configured]
+    configured: Callable[[Path, str | None, str | None, str | None, str | None], Configured]
     begin: Callable[[Pipeline, Request, int, Few, bool], Job]
 
 

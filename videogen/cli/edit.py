@@ -79,7 +79,8 @@ def edit(
 
     offer = editing.offered()
     said = said_over(
-        configured(offer, config, method, clip, prompt, model), {"tuning_steps": tuning_steps, "learning_rate": learning_rate},
+        configured(offer, config, method, clip, prompt, source_prompt, model),
+        {"tuning_steps": tuning_steps, "learning_rate": learning_rate},
         clip=clip or None, prompt=prompt, source_prompt=source_prompt, method=method or None, model=model or None,
         negative=negative, steps=steps, guidance=guidance, seed=seed, chunk=chunk,
     )  # fmt: skip
@@ -102,14 +103,20 @@ def edit(
 
 
 def configured(
-    offer: "Offer", config: str | None, method: str | None, clip: str | None, prompt: str | None, model: str | None
+    offer: "Offer",
+    config: str | None,
+    method: str | None,
+    clip: str | None,
+    prompt: str | None,
+    source_prompt: str | None,
+    model: str | None,
 ) -> "Configured":
     """What the configuration file says, if there is one. Raises InputError for a method that the file is not for."""
     from videogen.editing import Configured
 
     if config is None:
         return Configured("")
-    found = offer.configured(config_file(config), clip, prompt, model)
+    found = offer.configured(config_file(config), clip, prompt, source_prompt, model)
     if method is not None and method.replace("-", "_") != found.method:
         raise InputError(f"--config {config} is for {found.method}; leave --method {method} out")
     return found

@@ -148,6 +148,12 @@ def test_a_configuration_of_the_authors_is_enough(run: Run, animated: Path, tmp_
     recipe = video.read_recipe(out)
     assert (recipe.prompt, recipe.steps, recipe.options["edit"]["chunk"]) == (TARGET, 2, 4)
     assert run("reproduce", out, "--quiet").out == "largest difference: 0\n"
+    (tmp_path / "c.yaml").write_text(
+        (tmp_path / "a.yaml").read_text().replace("0: {cross", "0: {blend_words: [[circle], [square]], cross")
+    )
+    words = ("--source-prompt", "a red dot moving right", "-o", tmp_path / "dot.webp", "--quiet")
+    assert run("edit", "--config", tmp_path / "c.yaml", *words).code == 0  # the file's circle is no word of this source
+    assert video.read_recipe(tmp_path / "dot.webp").options["edit"]["source_prompt"] == "a red dot moving right"
     (tmp_path / "b.yaml").write_text((tmp_path / "a.yaml").read_text().replace("self_replace_steps", "self_replace"))
     assert "did you mean editing_config.p2p_config.0.self_replace_steps?" in error_line(
         run("edit", "--config", tmp_path / "b.yaml")
