@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from editors.alignment import refine
-from editors.ddim_inversion import check_fits
+from editors.ddim_inversion import Inversion, check_fits
 from editors.edited import Edited
 from editors.local_blend import added, blend_words, word_mask
 from editors.map_fusion import Exchange, Fusion, FusionNow, inside, span
@@ -98,7 +98,7 @@ def fatezero(
     negative_prompt: str | None = None,
     motion_scale: float | Dial = 1.0,
     windows: Windows | None = None,
-    trajectory: Trajectory | None = None,
+    trajectory: Inversion | None = None,
     progress: bool = True,
 ) -> Edited:
     """Edit frames `f 3 H W` in [0, 1] by changing their prompt.
@@ -109,7 +109,8 @@ def fatezero(
     folder    where `disk` puts its files meanwhile; None is the system's place
     strength  share of the grid that is inverted and sampled again; None is the model's own advice, else all
     guidance_scale   of the edit; None is the model's own
-    trajectory  an inversion of this clip under the source prompt (`ddim_inversion.invert_clip`), instead of making one; maps are recomputed from it
+    trajectory  an inversion of this clip under the source prompt and with these frames (`ddim_inversion.invert_clip`), instead of making one; maps
+                are recomputed from it
 
     Measured: `held_mib`, the most memory that held maps took. Raises InputError where prompts, words and settings do not fit each other.
     """
@@ -121,7 +122,7 @@ def fatezero(
     times, sites = tuple(work.times.t.tolist()), attention_sites(unet)
     ask = work.ask(pairs[0], 1.0, KeepAt(fusing.sites))
     if trajectory is not None:
-        check_fits(work, trajectory)
+        check_fits(work, pairs[0], trajectory)
         if hold != "recomputed":
             raise InputError(
                 f"maps in {hold} are those of the inversion itself; leave the trajectory out, or hold them recomputed"
@@ -130,14 +131,15 @@ def fatezero(
         holding(hold, ask, lambda t: fusing.needs(t, times, sites), folder) as maps,
         bar((2 if trajectory is None else 1) * len(times), progress, "editing") as tick,
     ):
-        if trajectory is None:
-            trajectory = invert(work.in_windows(maps.listening(ask)), work.latents, work.times, after=ticking(tick))
+        states: Trajectory | None = trajectory
+        if states is None:
+            states = invert(work.in_windows(maps.listening(ask)), work.latents, work.times, after=ticking(tick))
         elif isinstance(maps, Recomputed):
-            maps.follow(trajectory)
+            maps.follow(states)
         control = (Keep(fusing.shows, over_heads) >> FromInversion(fusing, maps)).on("cond")
         edit = work.ask(pairs[1], work.plan.guidance, control)
-        blend = LatentBlend(fusing, maps, trajectory)
-        x = ddim(work.in_windows(blend.listening(edit)), trajectory.noise, work.times, after=ticking(tick, blend))
+        blend = LatentBlend(fusing, maps, states)
+        x = ddim(work.in_windows(blend.listening(edit)), states.noise, work.times, after=ticking(tick, blend))
     return work.edited(x, blend.mask, held_mib=maps.most / 2**20)
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from editors.alignment import Edit
-from editors.ddim_inversion import inverted
+from editors.ddim_inversion import Inversion, inverted
 from editors.edited import Edited
 from editors.local_blend import LocalBlend, blend_words
 from editors.map_fusion import Exchange, Fusion, FusionNow, Steps, span
@@ -71,7 +71,7 @@ def prompt_to_prompt(
     pinned: bool = True,
     nulls: Nulls | None = None,
     windows: Windows | None = None,
-    trajectory: Trajectory | None = None,
+    trajectory: Inversion | None = None,
     progress: bool = True,
 ) -> Edited:
     """Edit frames `f 3 H W` in [0, 1] by changing their prompt.
