@@ -164,15 +164,16 @@ def settled(unet: UNet, source: Words, target: Words, settings: Settings) -> Fus
     """The settings for two prompts and a model."""
     level = level_of(unet, SIDE)
     fusion = settings.exchange.between(source, target, cross_level=level, self_level=level)
-    blend: Sequence[str] = settings.blend
     if settings.blend == "changed":
-        blend = refine(target, source).fresh + refine(source, target).fresh
-    if not blend:
+        words = torch.stack([refine(target, source).fresh, refine(source, target).fresh]).float()
+    else:
+        words = blend_words(source, target, settings.blend)
+    if not words.any():
         return Fusing(settings, fusion, None, {})
-    words = blend_words(source, target, blend)
     if not words[0].any():
+        told = "that differ" if settings.blend == "changed" else f"({', '.join(settings.blend)})"
         raise InputError(
-            f"none of the blend words ({', '.join(blend)}) is in the source prompt {source.text!r}, where the place of the edit is looked for"
+            f"none of the blend words {told} is in the source prompt {source.text!r}, where the place of the edit is looked for"
         )
     return Fusing(settings, fusion, words, word_sites(unet))
 
