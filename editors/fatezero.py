@@ -22,10 +22,10 @@ from torch import Tensor
 from editors.alignment import refine
 from editors.ddim_inversion import Inversion, check_fits
 from editors.edited import Edited
-from editors.local_blend import added, blend_words, word_mask
+from editors.local_blend import added, blend_words, over_heads, word_mask
 from editors.map_fusion import Exchange, Fusion, FusionNow, inside, span
 from editors.map_levels import attention_sites, level_of, word_sites
-from editors.map_store import Hold, KeepAt, Maps, Recomputed, holding
+from editors.map_store import Hold, KeepAt, Maps, Recomputed, called, holding
 from editors.workpiece import begin, tuned_with
 from motion_modules.tune_a_video import temporal_parameters
 from videogen.conditioning import Dial
@@ -254,8 +254,8 @@ class LatentBlend:
 
         def asked(x: Tensor, t: float | Tensor, frames: Sequence[int] | None = None) -> Prediction:
             pred = ask(x, t, frames)
-            ids = tuple(range(x.shape[1])) if frames is None else tuple(frames)
-            found = self.held(float(t), ids) if self.fusing.levels else {}
+            now, ids = called(x, t, frames)
+            found = self.held(now, ids) if self.fusing.levels else {}
             for place in self.fusing.levels:
                 if place in found:
                     maps = over_heads(found[place].to(x.device))
@@ -282,8 +282,3 @@ class LatentBlend:
             return x
         inverted = self.trajectory.latents[step if settings.pairing == "noisier" else step + 1].to(x)
         return torch.where(self.mask[:, None], x, inverted)
-
-
-def over_heads(probs: Tensor) -> Tensor:
-    """The mean over heads, whose axis stays: `b f 1 n m`."""
-    return probs.mean(2, keepdim=True)

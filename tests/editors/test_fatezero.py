@@ -73,7 +73,7 @@ def test_three_ways_agree_in_windows_too(moving, clip):
 
 
 def test_held_maps_are_those_of_the_inversion_itself(still, short):
-    made = invert_clip(still[0], short, SOURCE, steps=4, progress=False)
+    made = invert_clip(still[0], short, SOURCE, frames=default_frames(still[0]), steps=4, progress=False)
     for way in ("memory", "disk"):
         with pytest.raises(InputError, match="hold them recomputed"):
             edit(still[0], short, hold=way, trajectory=made)
