@@ -37,12 +37,12 @@ class Alignment:
 
     matrix  n n: how much of source token i's attention goes to target token j
     share   n: 1 for target tokens that take the source's attention, 0 for new ones, which keep their own
-    fresh   the target's words without an equal in the source, function words and punctuation left out
+    fresh   n, bool: the tokens of the target's words without an equal in the source, function words and punctuation left out
     """
 
     matrix: Tensor
     share: Tensor
-    fresh: tuple[str, ...] = ()
+    fresh: Tensor
 
 
 def align(source: Words, target: Words, edit: Edit = "auto") -> Alignment:
@@ -86,8 +86,8 @@ def replace(source: Words, target: Words) -> Alignment:
             matrix[i, i if i > end_t else min(end_t + 1, stop_t - 1)] = 1.0
     for (_, tokens), (_, others) in zip(a, b, strict=True):
         _link(matrix, tokens, others)
-    differing = [y for (x, _), (y, _) in zip(a, b, strict=True) if x != y]
-    return Alignment(matrix, torch.ones(_length(target)), _telling(differing))
+    differing = [theirs for ours, theirs in zip(a, b, strict=True) if ours[0] != theirs[0]]
+    return Alignment(matrix, torch.ones(_length(target)), _tokens(target, differing))
 
 
 def refine(source: Words, target: Words) -> Alignment:
@@ -104,7 +104,7 @@ def refine(source: Words, target: Words) -> Alignment:
             _link(matrix, a[pairs[j]][1], tokens)
         else:
             share[list(tokens)] = 0.0
-    return Alignment(matrix, share, _telling(name for j, (name, _) in enumerate(b) if j not in pairs))
+    return Alignment(matrix, share, _tokens(target, [word for j, word in enumerate(b) if j not in pairs]))
 
 
 def matched(a: Sequence[str], b: Sequence[str]) -> list[tuple[int, int]]:
@@ -168,15 +168,23 @@ def occurs(words: Words, phrase: str) -> bool:
 
 def content_words(text: str) -> set[str]:
     """The words of a text that carry content of their own, in lower case."""
-    return set(_telling(m.group().casefold() for m in _WORD.finditer(text)))
+    return {m.group().casefold() for m in _WORD.finditer(text) if _tells(m.group().casefold())}
 
 
 def _names(words: Words) -> list[str]:
     return [name for name, _ in spelled(words)]
 
 
-def _telling(names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(n for n in names if n not in _FUNCTION_WORDS and n[0].isalnum()))
+def _tells(name: str) -> bool:
+    return name not in _FUNCTION_WORDS and name[0].isalnum()
+
+
+def _tokens(words: Words, found: Iterable[tuple[str, tuple[int, ...]]]) -> Tensor:
+    """True at the tokens of those words that tell something: n."""
+    marks = torch.zeros(_length(words), dtype=torch.bool)
+    for name, tokens in found:
+        marks[list(tokens)] = _tells(name)
+    return marks
 
 
 def _length(words: Words) -> int:

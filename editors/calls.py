@@ -10,12 +10,13 @@ from torch import Tensor
 
 import editors
 from editors.alignment import Edit as Kind
-from editors.choice import METHODS, chosen
+from editors.choice import METHODS, TUNING, chosen
 from editors.config_files import configured
 from editors.edited import Edited
 from editors.fatezero import PRESETS, Settings
 from editors.map_fusion import Exchange
 from editors.prompt_to_prompt import Blend
+from motion_modules.fatezero_folder import ModelConfig
 from motion_modules.pseudo_3d import frame_table
 from motion_modules.tune_a_video import temporal_parameters
 from motion_modules.tune_a_video_folder import MOTION as TUNED
@@ -72,14 +73,20 @@ def settled(pipe: Pipeline, request: Request, method: str, tuned: bool) -> Reque
     changes: dict[str, Any] = {"base": base, "method": method}
     strength = request.strength
     if strength is None:
-        strength = changes["strength"] = pipe.advised_strength(0.8 if method == "sdedit" else 1.0)
+        inverted = request.settings.get(
+            "invert", True
+        )  # else it begins from a seed's noise, with all of the way before it
+        strength = pipe.advised_strength(0.8 if method == "sdedit" else 1.0) if inverted else 1.0
+        changes["strength"] = strength
     if strength > 0 and int(strength * (base.steps or 0)) == 0:
         raise InputError(
             f"a strength of {strength:g} is less than one of {base.steps} steps, so nothing would change; take more --steps, or a higher --strength"
         )
     if method == "fatezero" and request.preset is None and not request.settings:
         changes["preset"] = "shape" if tuned else "attribute"
-    if method == "tune_a_video" and not tuned:
+    if method == "tune_a_video" and tuned:
+        changes["settings"] = {name: value for name, value in request.settings.items() if name not in TUNING}
+    elif method == "tune_a_video":
         # The authors' rate is for Stable Diffusion; a net with narrower levels wants a higher one.
         rate = 3e-5 if pipe.parts.unet.config.channels[0] >= 320 else 1e-3
         changes["settings"] = {"tuning_steps": 200, "learning_rate": rate, **request.settings}
@@ -173,10 +180,11 @@ def fatezero_settings(r: Request) -> Settings:
 
 
 def fatezero_frames(r: Request, pipe: Pipeline) -> FrameChoice | None:
-    """The frame table of a configuration file; None is the method's own."""
-    if "entries" not in r.settings:
+    """The frame table of a configuration file; None is the method's own, and a tuned model's where the file has no `model_config`."""
+    unet, said = pipe.parts.unet, r.settings
+    if "fusion" not in said or ("entries" not in said and temporal_parameters(unet)):
         return None
-    return frame_table(pipe.parts.unet, r.settings["entries"], int(r.settings.get("least", 0)))
+    return frame_table(unet, said.get("entries", ModelConfig.entries), int(said.get("least", ModelConfig.least)))
 
 
 def _tune_a_video(pipe: Pipeline, r: Request, few: Few, progress: bool) -> tuple[Call, bool]:

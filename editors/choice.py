@@ -27,6 +27,9 @@ TAKES = {
 }
 _SPELT = {"weights": "--weight"}
 
+TUNING = {"tuning_steps", "learning_rate", "tuned_on"}
+"""Settings of a tuning; the last one is a configuration file's alone."""
+
 
 def chosen(request: Request, frames: int, tuned: bool) -> tuple[str, str]:
     """The method and, in a few words, why. tuned: whether the model is one that Tune-A-Video made.
@@ -35,9 +38,8 @@ def chosen(request: Request, frames: int, tuned: bool) -> tuple[str, str]:
     """
     method, why = _choice(request, frames, tuned)
     _check_options(request, method)
+    _check_tuning(request, method, tuned)
     _check_prompts(request, method, tuned)
-    if method == "tune_a_video" and not tuned and request.base.motion not in (None, "none"):
-        raise InputError("tune_a_video brings temporal layers of its own; leave --motion out")
     return method, why
 
 
@@ -91,6 +93,22 @@ def _check_options(request: Request, method: str) -> None:
             raise InputError(f"{option} says nothing to {method}; it is for {', '.join(TAKES[name])}")
 
 
+def _check_tuning(request: Request, method: str, tuned: bool) -> None:
+    """Refuse what a tuning has no use for; of what a whole file brings along it is told."""
+    if method != "tune_a_video":
+        return
+    if not tuned and request.base.motion not in (None, "none"):
+        raise InputError("tune_a_video brings temporal layers of its own; leave --motion out")
+    if tuned and "tuned_on" in request.settings:
+        warnings.warn("the model is tuned already, so of the file the sampling alone is followed", stacklevel=2)
+    elif tuned and request.settings.keys() & TUNING:
+        raise InputError("the model is tuned already; leave --tuning-steps and --learning-rate out")
+    if not request.settings.get("invert", True) and request.strength not in (None, 1):
+        raise InputError(
+            "--strength says nothing to a clip that begins from a seed's noise (use_inv_latent: false); leave it out"
+        )
+
+
 def _check_prompts(request: Request, method: str, tuned: bool) -> None:
     """Refuse prompts that leave a method nothing to do, and tell of those that leave it little."""
     source, target = (" ".join(text.split()).casefold() for text in (request.source_prompt, request.prompt))
@@ -99,7 +117,8 @@ def _check_prompts(request: Request, method: str, tuned: bool) -> None:
         raise InputError(f"{method} needs to know what the clip shows; give --source-prompt")
     if method == "sdedit" or not source:
         return
-    if source == target and not request.weights:
+    # A file may repeat the prompt: as a check of the reconstruction, or with words that count more (eq_params).
+    if source == target and not request.weights and "fusion" not in request.settings:
         raise InputError(
             "source and target prompt are equal, so nothing would change; change a word, or say how much one counts (--weight WORD=2)"
         )

@@ -8,7 +8,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
 
 from videogen.editing import Configured
 from videogen.errors import InputError
@@ -17,8 +21,10 @@ from videogen.training.config import load
 MARKS = {"editing_config": "FateZero", "train_data": "Tune-A-Video"}
 
 
-def configured(path: Path, clip: str | None, prompt: str | None, model: str | None) -> Configured:
-    """Read a file; `clip`, `prompt` and `model` are those of the command line, None where it names none.
+def configured(
+    path: Path, clip: str | None, prompt: str | None, source_prompt: str | None, model: str | None
+) -> Configured:
+    """Read a file; clip, prompts and model are those of the command line, None where it names none.
 
     Raises InputError for a file of another kind, a wrong key (with the nearest right one), and one that leaves open which prompt is meant.
     """
@@ -28,27 +34,30 @@ def configured(path: Path, clip: str | None, prompt: str | None, model: str | No
             f"{path} describes a training; run `videogen train {path}`, then edit with --model and the folder it exports"
         )
     if "editing_config" in keys:
-        return _fatezero(path, prompt)
+        return _fatezero(path, prompt, source_prompt)
     if "train_data" in keys:
-        return _tune_a_video(path, prompt, clip, model)
+        return _tune_a_video(path, prompt, source_prompt, clip, model)
     near = next((near for key in keys for near in difflib.get_close_matches(key, MARKS, n=1, cutoff=0.6)), None)
     advice = f"; did you mean {near}?" if near else ""
     told = " or ".join(f"{key} ({name})" for key, name in MARKS.items())
     raise InputError(f"{path} is no configuration of an edit: it has no key {told}{advice}")
 
 
-def _fatezero(path: Path, prompt: str | None) -> Configured:
+# How FateZero's authors take frames from a longer clip, with the values that take all of them, whole.
+FRAMES: Mapping[str, Any] = {"start_sample_frame": 0, "sampling_rate": 1, "offset": {}}
+
+
+def _fatezero(path: Path, prompt: str | None, source_prompt: str | None) -> Configured:
     from editors.fatezero_config import read_config
 
-    config = read_config(path)
-    wanted = [edit.prompt for edit in config.edits if edit.prompt != config.source]
-    prompt = _one(wanted or [edit.prompt for edit in config.edits], path) if prompt is None else prompt
-    (edit,) = read_config(path, target=prompt).edits
-    ignored = {
-        key: value for key, value in config.sampling.items() if key in ("start_sample_frame", "sampling_rate", "offset")
-    }
-    for key, value in ignored.items():
-        if value not in (0, 1) and (not isinstance(value, dict) or any(value.values())):
+    own = read_config(path)
+    wanted = [edit.prompt for edit in own.edits if edit.prompt != own.source]
+    prompt = _one(wanted or [edit.prompt for edit in own.edits], path) if prompt is None else prompt
+    config = read_config(path, source_prompt, prompt)
+    (edit,) = config.edits
+    for key, standing in FRAMES.items():
+        value = config.sampling.get(key, standing)
+        if any(value.values()) if isinstance(value, dict) else value != standing:
             warnings.warn(
                 f"dataset_config.{key} does nothing here: every frame of the clip is edited, whole (see --range)",
                 stacklevel=2,
@@ -70,9 +79,8 @@ def _fatezero(path: Path, prompt: str | None) -> Configured:
         chunk=config.sampling.get("n_sample_frame"),
         settings={
             "fusion": dataclasses.asdict(edit.settings),
-            "entries": list(config.entries),
-            "least": config.least,
             "hold": "disk" if config.disk else "recomputed",
+            **({} if config.entries is None else {"entries": list(config.entries), "least": config.least}),
         },
     )
 
@@ -86,19 +94,25 @@ READ = {
 }  # fmt: skip
 
 
-def _tune_a_video(path: Path, prompt: str | None, clip: str | None, model: str | None) -> Configured:
-    from motion_modules.tuning_config import AuthorsConfig, read_authors
+# Keys of `train_data` that do nothing here, with the option that is there for them.
+TAKEN = {"sample_start_idx": "--range", "sample_frame_rate": "--range", "width": "--size", "height": "--size"}
+
+
+def _tune_a_video(
+    path: Path, prompt: str | None, source_prompt: str | None, clip: str | None, model: str | None
+) -> Configured:
+    from motion_modules.tuning_config import read_authors
 
     said = [("train_data.video_path", clip), ("pretrained_model_path", model)]
     config = read_authors(path, [f"{key}={value!r}" for key, value in said if value is not None])
-    standing = AuthorsConfig.model_fields
-    changed = [n for n in sorted(config.model_fields_set - READ) if getattr(config, n) != standing[n].default]
-    if changed:
+    data, made = config.train_data, config.validation_data
+    if changed := sorted(_changed(config) - READ):
         warnings.warn(
             f"{', '.join(changed)}: `videogen edit` tunes without; scripts/tune_a_video.py follows the whole file",
             stacklevel=2,
         )
-    data, made = config.train_data, config.validation_data
+    for name in sorted(TAKEN.keys() & _changed(data)):
+        warnings.warn(f"train_data.{name} does nothing here; see {TAKEN[name]}", stacklevel=2)
     prompt = _one(list(made.prompts), path) if prompt is None else prompt
     return Configured(
         method="tune_a_video",
@@ -106,7 +120,7 @@ def _tune_a_video(path: Path, prompt: str | None, clip: str | None, model: str |
         model=config.pretrained_model_path,
         prompt=prompt,
         negative=made.negative_prompt,
-        source_prompt=data.prompt,
+        source_prompt=data.prompt if source_prompt is None else source_prompt,
         steps=made.num_inference_steps,
         guidance=made.guidance_scale,
         seed=config.seed,
@@ -118,6 +132,12 @@ def _tune_a_video(path: Path, prompt: str | None, clip: str | None, model: str |
             "invert": made.use_inv_latent,
         },
     )
+
+
+def _changed(config: BaseModel) -> set[str]:
+    """The keys that a file sets to something else than what stands without it."""
+    standing = type(config).model_fields
+    return {name for name in config.model_fields_set if getattr(config, name) != standing[name].default}
 
 
 def _one(prompts: list[str], path: Path) -> str:

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from editors.alignment import refine
-from editors.ddim_inversion import check_fits
+from editors.ddim_inversion import Inversion, check_fits
 from editors.edited import Edited
-from editors.local_blend import added, blend_words, word_mask
+from editors.local_blend import added, blend_words, over_heads, word_mask
 from editors.map_fusion import Exchange, Fusion, FusionNow, inside, span
 from editors.map_levels import attention_sites, level_of, word_sites
-from editors.map_store import Hold, KeepAt, Maps, Recomputed, holding
+from editors.map_store import Hold, KeepAt, Maps, Recomputed, called, holding
 from editors.workpiece import begin, tuned_with
 from motion_modules.tune_a_video import temporal_parameters
 from videogen.conditioning import Dial
@@ -98,7 +98,7 @@ def fatezero(
     negative_prompt: str | None = None,
     motion_scale: float | Dial = 1.0,
     windows: Windows | None = None,
-    trajectory: Trajectory | None = None,
+    trajectory: Inversion | None = None,
     progress: bool = True,
 ) -> Edited:
     """Edit frames `f 3 H W` in [0, 1] by changing their prompt.
@@ -109,7 +109,8 @@ def fatezero(
     folder    where `disk` puts its files meanwhile; None is the system's place
     strength  share of the grid that is inverted and sampled again; None is the model's own advice, else all
     guidance_scale   of the edit; None is the model's own
-    trajectory  an inversion of this clip under the source prompt (`ddim_inversion.invert_clip`), instead of making one; maps are recomputed from it
+    trajectory  an inversion of this clip under the source prompt and with these frames (`ddim_inversion.invert_clip`), instead of making one; maps
+                are recomputed from it
 
     Measured: `held_mib`, the most memory that held maps took. Raises InputError where prompts, words and settings do not fit each other.
     """
@@ -121,7 +122,7 @@ def fatezero(
     times, sites = tuple(work.times.t.tolist()), attention_sites(unet)
     ask = work.ask(pairs[0], 1.0, KeepAt(fusing.sites))
     if trajectory is not None:
-        check_fits(work, trajectory)
+        check_fits(work, pairs[0], trajectory)
         if hold != "recomputed":
             raise InputError(
                 f"maps in {hold} are those of the inversion itself; leave the trajectory out, or hold them recomputed"
@@ -130,14 +131,15 @@ def fatezero(
         holding(hold, ask, lambda t: fusing.needs(t, times, sites), folder) as maps,
         bar((2 if trajectory is None else 1) * len(times), progress, "editing") as tick,
     ):
-        if trajectory is None:
-            trajectory = invert(work.in_windows(maps.listening(ask)), work.latents, work.times, after=ticking(tick))
+        states: Trajectory | None = trajectory
+        if states is None:
+            states = invert(work.in_windows(maps.listening(ask)), work.latents, work.times, after=ticking(tick))
         elif isinstance(maps, Recomputed):
-            maps.follow(trajectory)
+            maps.follow(states)
         control = (Keep(fusing.shows, over_heads) >> FromInversion(fusing, maps)).on("cond")
         edit = work.ask(pairs[1], work.plan.guidance, control)
-        blend = LatentBlend(fusing, maps, trajectory)
-        x = ddim(work.in_windows(blend.listening(edit)), trajectory.noise, work.times, after=ticking(tick, blend))
+        blend = LatentBlend(fusing, maps, states)
+        x = ddim(work.in_windows(blend.listening(edit)), states.noise, work.times, after=ticking(tick, blend))
     return work.edited(x, blend.mask, held_mib=maps.most / 2**20)
 
 
@@ -162,15 +164,16 @@ def settled(unet: UNet, source: Words, target: Words, settings: Settings) -> Fus
     """The settings for two prompts and a model."""
     level = level_of(unet, SIDE)
     fusion = settings.exchange.between(source, target, cross_level=level, self_level=level)
-    blend: Sequence[str] = settings.blend
     if settings.blend == "changed":
-        blend = refine(target, source).fresh + refine(source, target).fresh
-    if not blend:
+        words = torch.stack([refine(target, source).fresh, refine(source, target).fresh]).float()
+    else:
+        words = blend_words(source, target, settings.blend)
+    if not words.any():
         return Fusing(settings, fusion, None, {})
-    words = blend_words(source, target, blend)
     if not words[0].any():
+        told = "that differ" if settings.blend == "changed" else f"({', '.join(settings.blend)})"
         raise InputError(
-            f"none of the blend words ({', '.join(blend)}) is in the source prompt {source.text!r}, where the place of the edit is looked for"
+            f"none of the blend words {told} is in the source prompt {source.text!r}, where the place of the edit is looked for"
         )
     return Fusing(settings, fusion, words, word_sites(unet))
 
@@ -251,8 +254,8 @@ class LatentBlend:
 
         def asked(x: Tensor, t: float | Tensor, frames: Sequence[int] | None = None) -> Prediction:
             pred = ask(x, t, frames)
-            ids = tuple(range(x.shape[1])) if frames is None else tuple(frames)
-            found = self.held(float(t), ids) if self.fusing.levels else {}
+            now, ids = called(x, t, frames)
+            found = self.held(now, ids) if self.fusing.levels else {}
             for place in self.fusing.levels:
                 if place in found:
                     maps = over_heads(found[place].to(x.device))
@@ -279,8 +282,3 @@ class LatentBlend:
             return x
         inverted = self.trajectory.latents[step if settings.pairing == "noisier" else step + 1].to(x)
         return torch.where(self.mask[:, None], x, inverted)
-
-
-def over_heads(probs: Tensor) -> Tensor:
-    """The mean over heads, whose axis stays: `b f 1 n m`."""
-    return probs.mean(2, keepdim=True)

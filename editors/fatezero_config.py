@@ -13,10 +13,8 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from editors.fatezero import Settings
 from editors.map_fusion import Exchange
-from motion_modules.pseudo_3d import frame_table
 from videogen.errors import InputError
-from videogen.frame_choice import Entry, FrameChoice
-from videogen.models.unet import UNet
+from videogen.frame_choice import Entry
 from videogen.training.config import Strict, load
 
 Share = float | tuple[float, float]
@@ -147,7 +145,8 @@ class Config:
     source    the source prompt
     edits     one for each of `editing_prompts`
     steps, guidance_scale, seed
-    entries   of the frame table, and `least`, the width from which on it holds (narrower levels read their own frame)
+    entries   of the frame table, None where the file has no `model_config`; `least` is the width from which on it holds (narrower levels read
+              their own frame)
     disk      `disk_store`: maps are held on disk
     halves    `temporal_downsample_time` asks for a network that halves the frames, which none does here
     """
@@ -160,14 +159,10 @@ class Config:
     steps: int
     guidance_scale: float
     seed: int
-    entries: tuple[Entry, ...]
+    entries: tuple[Entry, ...] | None
     least: int
     disk: bool
     halves: bool
-
-    def frames(self, unet: UNet) -> FrameChoice:
-        """The frame table for a network."""
-        return frame_table(unet, self.entries, self.least)
 
 
 def read_config(path: str | Path, source: str | None = None, target: str | None = None) -> Config:
@@ -178,7 +173,8 @@ def read_config(path: str | Path, source: str | None = None, target: str | None 
     Raises InputError, with the path of the key, for what is unknown (the nearest that is known beside it), missing or of the wrong kind.
     """
     values = load(path)
-    if "p2p_config" not in (values.get("editing_config") or {}) and "train_steps" in values:
+    said = values.get("editing_config")
+    if "train_steps" in values and not (isinstance(said, dict) and "p2p_config" in said):
         raise InputError(
             f"{path} tunes a model of FateZero's authors (train_steps, and no editing_config.p2p_config); such models are edited with here, not "
             "tuned: give a file that edits, and the tuned folder as --model"
@@ -187,10 +183,11 @@ def read_config(path: str | Path, source: str | None = None, target: str | None 
         file = File.model_validate(values)
     except ValidationError as problem:
         raise InputError(f"{path}: {_complaint(problem.errors())}") from problem
-    data, editing = file.dataset_config, file.editing_config
+    data, editing, net = file.dataset_config, file.editing_config, file.net
     if source is None:
         own = editing.source_prompt
         source = data.prompt if own is None or own.strip() == _OWN_PROMPT else own
+    entries = tuple("middle" if entry == "mid" else entry for entry in net.SparseCausalAttention_index)
     chosen = list(enumerate(editing.editing_prompts))
     if target is not None:
         place = next((i for i, prompt in chosen if prompt == target), len(chosen) - 1)
@@ -204,10 +201,10 @@ def read_config(path: str | Path, source: str | None = None, target: str | None 
         steps=editing.num_inference_steps,
         guidance_scale=editing.guidance_scale,
         seed=file.seed or 0,
-        entries=tuple("middle" if entry == "mid" else entry for entry in file.net.SparseCausalAttention_index),
-        least=file.net.least_sc_channel,
+        entries=entries if net.model_fields_set else None,
+        least=net.least_sc_channel,
         disk=file.disk_store,
-        halves=(file.net.temporal_downsample_time or 0) > 1,
+        halves=(net.temporal_downsample_time or 0) > 1,
     )
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from editors.alignment import marked, occurs
 from editors.map_fusion import inside
 from editors.map_levels import grid
+from editors.map_store import called
 from videogen.errors import InputError
 from videogen.models.words import Words
 from videogen.prediction import Denoise, Prediction
@@ -87,7 +88,7 @@ class LocalBlend:
 
         def asked(x: Tensor, t: float | Tensor, frames: Sequence[int] | None = None) -> Prediction:
             pred = ask(x, t, frames)
-            ids = list(range(x.shape[1]) if frames is None else frames)
+            _, ids = called(x, t, frames)
             for place in self.levels:
                 self.seen[place] = added(self.seen.get(place), pred.kept[place] / count, ids)
             return pred
@@ -103,6 +104,11 @@ class LocalBlend:
         if not inside(begun, self.times, self.window):
             return x
         return torch.stack([x[0], torch.where(self.mask[:, None], x[1], x[0])])
+
+
+def over_heads(probs: Tensor) -> Tensor:
+    """The mean over heads, whose axis stays: `b f 1 n m`."""
+    return probs.mean(2, keepdim=True)
 
 
 def added(total: Tensor | None, maps: Tensor, frames: Sequence[int]) -> Tensor:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from editors.alignment import Alignment, Edit, align, equalizer
+from editors.alignment import Alignment, Edit, align, equalizer, marked
 from videogen.control import Site
 from videogen.errors import InputError
 from videogen.models.words import Words
@@ -52,7 +52,8 @@ class Exchange:
         Raises InputError where a word is not in the target prompt, or the edit does not fit the prompts.
         """
         alignment = align(source, target, self.edit)
-        emphasised = dict.fromkeys(alignment.fresh, self.emphasis) if self.emphasis != 1 else {}
+        named, factors = marked(target, self.weights), equalizer(target, self.weights)
+        factors[alignment.fresh & (named == 0)] = self.emphasis
         by_word = dict(self.cross) if isinstance(self.cross, Mapping) else {"default_": self.cross}
         default = span(by_word.pop("default_", (0.0, 1.0)))
         windows = torch.tensor(default).repeat(len(alignment.share), 1)
@@ -60,7 +61,7 @@ class Exchange:
             windows[list(target.where(word))] = torch.tensor(span(window))
         return Fusion(
             alignment,
-            equalizer(target, {**emphasised, **self.weights}),
+            factors,
             windows,
             span(self.selfs),
             span(self.temporal),

@@ -19,7 +19,7 @@ from pathlib import Path as FilePath
 import torch
 from torch import Tensor
 
-from editors.ddim_inversion import inverted
+from editors.ddim_inversion import Inversion, inverted
 from editors.edited import Edited
 from editors.workpiece import Workpiece, begin
 from videogen.branches import Pair
@@ -147,7 +147,7 @@ def null_text(
     rounds: int = 0,
     motion_scale: float | Dial = 1.0,
     windows: Windows | None = None,
-    trajectory: Trajectory | None = None,
+    trajectory: Inversion | None = None,
     progress: bool = True,
 ) -> Edited:
     """Find the null texts of frames `f 3 H W` under the source prompt, then sample under the target with them.

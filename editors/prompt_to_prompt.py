@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from editors.alignment import Edit
-from editors.ddim_inversion import inverted
+from editors.ddim_inversion import Inversion, inverted
 from editors.edited import Edited
-from editors.local_blend import LocalBlend, blend_words
+from editors.local_blend import LocalBlend, blend_words, over_heads
 from editors.map_fusion import Exchange, Fusion, FusionNow, Steps, span
 from editors.map_levels import level_of, word_sites
 from editors.null_text import Nulls
@@ -71,7 +71,7 @@ def prompt_to_prompt(
     pinned: bool = True,
     nulls: Nulls | None = None,
     windows: Windows | None = None,
-    trajectory: Trajectory | None = None,
+    trajectory: Inversion | None = None,
     progress: bool = True,
 ) -> Edited:
     """Edit frames `f 3 H W` in [0, 1] by changing their prompt.
@@ -136,7 +136,7 @@ def side_by_side(
         levels = word_sites(work.pipe.parts.unet)
         words = blend_words(prompts[0], prompts[1], blend.words)
         local = LocalBlend(words, levels, work.times.t.tolist(), blend.threshold, span(blend.window))
-        control = control >> Keep(lambda site: site.place in levels, lambda probs: probs.mean(2, keepdim=True))
+        control = control >> Keep(lambda site: site.place in levels, over_heads)
 
     def both(x: Tensor, t: float | Tensor, frames: Sequence[int] | None = None) -> Prediction:
         now = [null for _, null in pairs] if nulls is None else [nulls(float(t))] * 2

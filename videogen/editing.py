@@ -10,11 +10,12 @@ import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 from torch import Tensor
 
 from videogen import generation
+from videogen import recipe as recipes
 from videogen.announced import needed
 from videogen.errors import InputError
 from videogen.pipeline import Motion, Pipeline
@@ -131,12 +132,12 @@ class Offer(NamedTuple):
     """What an editing package brings.
 
     names       of its methods
-    configured  reads a configuration file: (path, clip, prompt, model), each None where the command line names none
+    configured  reads a configuration file: (path, clip, prompt, source prompt, model), the last four None where the command line names none
     begin       (pipe, request, number of frames that are edited, few, progress) -> Job
     """
 
     names: tuple[str, ...]
-    configured: Callable[[Path, str | None, str | None, str | None], Configured]
+    configured: Callable[[Path, str | None, str | None, str | None, str | None], Configured]
     begin: Callable[[Pipeline, Request, int, Few, bool], Job]
 
 
@@ -200,13 +201,15 @@ def request_of(made: Recipe) -> Request:
     """The request that a recipe of `videogen edit` records. Raises InputError for one that was changed by hand."""
     try:
         options = dict(made.options)
-        edit = dict(options.pop("edit"))
+        edit: dict[str, Any] = dict(options.pop("edit"))
+        edit |= {name: tuple(value) for name, value in edit.items() if isinstance(value, list)}
         edit.pop("sha256")
         base = generation.request_of(dataclasses.replace(made, command="generate", options=options))
         begin, end = edit.pop("span", (None, None))
         edit["span"] = (None if begin is None else Fraction(begin), None if end is None else Fraction(end))
-        edit["blend"] = tuple(edit.get("blend", ()))
-        edit["size"] = tuple(edit["size"]) if edit.get("size") else None
+        kinds = get_type_hints(Request)
+        for name, value in edit.items():
+            recipes.check_kind(kinds[name], value, name)
         return Request(base=dataclasses.replace(base, size=None), **edit)
     except (KeyError, TypeError, ValueError) as problem:
         if isinstance(problem, InputError):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 import editors
-from editors.ddim_inversion import invert_clip
+from editors.ddim_inversion import Inversion, invert_clip
 from editors.edited import Edited
 from editors.evidence.trials import EDITS, FROM_TEXT, RECONSTRUCTION, Trial
 from editors.fatezero import RECONSTRUCTION as FAITHFUL
@@ -31,7 +31,6 @@ from editors.prompt_to_prompt import Blend
 from editors.text2video_zero import translation
 from editors.tune_a_video import sample, tune
 from editors.workpiece import begin
-from videogen.inversion import Trajectory
 from videogen.pipeline import Pipeline
 from videogen.shapes import render, world
 
@@ -155,10 +154,10 @@ def _inversion(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
     )  # fmt: skip
 
 
-def inversion(shop: Workshop, pipe: Pipeline, trial: Trial, clip: Tensor) -> Trajectory:
+def inversion(shop: Workshop, pipe: Pipeline, trial: Trial, clip: Tensor) -> Inversion:
     """Of a clip by the model of the clips or of pictures, shared by all methods and edits."""
 
-    def find() -> Trajectory:
+    def find() -> Inversion:
         return invert_clip(pipe, clip, trial.source, steps=shop.grid(trial), strength=shop.share(trial), progress=False)
 
     kind = f"{'still' if pipe is shop.still else 'moving'} inversion of {len(clip)} frames"

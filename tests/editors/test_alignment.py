@@ -77,13 +77,21 @@ def test_replacing_loses_no_attention_and_meets_every_later_word(source, target)
 def test_refining_maps_every_shared_token_to_itself_and_new_ones_to_nothing(target, new):
     a, b = pair("a red circle", target)
     found = refine(a, b)
-    assert set(found.fresh) == set(new)
     fresh = sorted(i for word in new for i in where(b, word))
+    assert found.fresh.nonzero().flatten().tolist() == fresh
     assert (found.share == 0).nonzero().flatten().tolist() == fresh
     for word in set(target.split()) - set(new):
         assert torch.equal(found.matrix[where(a, word)][:, where(b, word)], torch.eye(len(word)))
     taken = found.matrix[:, [i for i in range(77) if i not in fresh]]
     assert torch.equal(taken.sum(0), torch.ones_like(taken[0]))
+
+
+def test_of_a_repeated_word_the_new_one_alone_is_fresh():
+    """And of new words those that tell something."""
+    a, b = pair("a red circle", "a red circle, and a red square")
+    assert refine(a, b).fresh.nonzero().flatten().tolist() == [*where(b, "red")[3:], *where(b, "square")]
+    a, b = pair("a red and a blue dot", "a red or a red dot")
+    assert replace(a, b).fresh.nonzero().flatten().tolist() == where(b, "red")[3:]
 
 
 def test_equal_prompts_are_the_identity():

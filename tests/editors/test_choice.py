@@ -70,6 +70,36 @@ def test_what_does_not_go_together(given: dict[str, Any], says: str) -> None:
         chosen(request(**given), 16, tuned=False)
 
 
+TUNED = [
+    ({"settings": {"tuning_steps": 500}}, "leave --tuning-steps and --learning-rate out"),
+    ({"settings": {"learning_rate": 0.5}}, "leave --tuning-steps and --learning-rate out"),
+    ({"settings": {"invert": False}, "strength": 0.5}, "--strength says nothing"),
+]
+
+
+@pytest.mark.parametrize(("given", "says"), TUNED)
+def test_what_a_tuned_model_has_no_use_for_is_refused(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        chosen(request(method="tune_a_video", **given), 16, tuned=True)
+
+
+def test_a_strength_that_is_the_whole_way_is_no_contradiction() -> None:
+    given = request(method="tune_a_video", settings={"invert": False}, strength=1.0)
+    assert chosen(given, 16, tuned=True)[0] == "tune_a_video"
+
+
+def test_a_file_that_tunes_is_followed_in_its_sampling_on_a_tuned_model() -> None:
+    settings = {"tuning_steps": 500, "learning_rate": 3e-5, "tuned_on": 8, "invert": True}
+    with pytest.warns(UserWarning, match="tuned already"):
+        assert chosen(request(method="tune_a_video", settings=settings), 16, tuned=True)[0] == "tune_a_video"
+
+
+def test_a_file_may_repeat_the_source_prompt() -> None:
+    """The authors' check of the reconstruction, and words that a file lets count more."""
+    given = request(method="fatezero", source_prompt=TARGET, settings={"fusion": {}})
+    assert chosen(given, 16, tuned=False)[0] == "fatezero"
+
+
 def test_unrelated_prompts_are_told_to_who_insists() -> None:
     with pytest.warns(UserWarning, match="share no word"):
         assert chosen(request(method="fatezero", source_prompt="an old house"), 16, tuned=False)[0] == "fatezero"

@@ -1,16 +1,20 @@
 """Plain inversion as an editor: the source prompt returns the clip, and long clips are inverted in the windows they are sampled in."""
 
+import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
 
 import editors
-from editors.ddim_inversion import invert_clip, inverted
+from editors.ddim_inversion import Inversion, invert_clip, inverted
+from editors.fatezero import default_frames
 from editors.workpiece import begin
 from videogen.errors import InputError
-from videogen.inversion import Trajectory, invert
+from videogen.frame_choice import SPARSE_CAUSAL, FrameChoice
+from videogen.inversion import invert
 from videogen.pipeline import Pipeline
 from videogen.windows import Windows, windowed
 
@@ -69,38 +73,47 @@ def test_every_method_is_a_function_whoever_imports_first(name: str) -> None:
         _ = editors.nonsense
 
 
-def again(pipe: Pipeline, clip: torch.Tensor, trajectory: Trajectory | None, **options: Any) -> dict[str, torch.Tensor]:
-    """Frames by method."""
-    shared: dict[str, Any] = {
-        "steps": 4,
-        "strength": 0.5,
-        "guidance_scale": 3.0,
-        "progress": False,
-        "trajectory": trajectory,
-    }
+def again(
+    pipe: Pipeline, clip: torch.Tensor, found: Mapping[str, Inversion], **options: Any
+) -> dict[str, torch.Tensor]:
+    """Frames by method, from inversions by method."""
+    shared: dict[str, Any] = {"steps": 4, "strength": 0.5, "guidance_scale": 3.0, "progress": False}
     return {
-        name: getattr(editors, name)(pipe, clip, PROMPT, "a blue circle", **shared, **options).frames
-        for name in ("ddim_inversion", "prompt_to_prompt", "null_text", "fatezero")
+        name: getattr(editors, name)(
+            pipe, clip, PROMPT, "a blue circle", trajectory=found.get(name), **shared, **options
+        ).frames
+        for name in INVERTING
     }
 
 
-@pytest.mark.parametrize("windows", [None, Windows(3, 2)], ids=["whole", "windows"])
+INVERTING = ("ddim_inversion", "prompt_to_prompt", "null_text", "fatezero")
+
+
+@pytest.mark.parametrize(("model", "windows"), [("moving", None), ("moving", Windows(3, 2)), ("still", None)])
 def test_one_inversion_serves_all_methods_that_invert(
-    moving: tuple[Pipeline, Any], clip: torch.Tensor, windows: Windows | None
+    request: pytest.FixtureRequest, clip: torch.Tensor, model: str, windows: Windows | None
 ) -> None:
-    pipe, clip = moving[0], clip[:, :, :24, :16]
-    found = invert_clip(pipe, clip, PROMPT, steps=4, strength=0.5, windows=windows, progress=False)
-    alone, shared = (again(pipe, clip, trajectory, windows=windows) for trajectory in (None, found))
+    """All but FateZero on an image model, which reads the middle frame in the inversion too."""
+    pipe, clip = request.getfixturevalue(model)[0], clip[:, :, :24, :16]
+    asked: dict[str, Any] = {"steps": 4, "strength": 0.5, "windows": windows, "progress": False}
+    found = dict.fromkeys(INVERTING, invert_clip(pipe, clip, PROMPT, **asked))
+    if model == "still":
+        found["fatezero"] = invert_clip(pipe, clip, PROMPT, frames=default_frames(pipe), **asked)
+        assert (found["fatezero"].latents - found["null_text"].latents).abs().max() > 1e-3
+    alone, shared = (again(pipe, clip, given, windows=windows) for given in ({}, found))
     for name, frames in alone.items():
         torch.testing.assert_close(shared[name], frames, atol=1e-4, rtol=0, msg=name)
     # It is used, not made again.
-    noisier = Trajectory(found.times, torch.cat([found.latents[:-1] * 1.1, found.latents[-1:]]), found.device)
+    noisier = {
+        name: dataclasses.replace(made, latents=torch.cat([made.latents[:-1] * 1.1, made.latents[-1:]]))
+        for name, made in found.items()
+    }
     for name, frames in again(pipe, clip, noisier, windows=windows).items():
         assert (frames - alone[name]).abs().max() > 1e-3, name
 
 
-@pytest.mark.parametrize("name", ["ddim_inversion", "prompt_to_prompt", "null_text", "fatezero"])
-def test_an_inversion_of_another_clip_or_grid_is_refused(
+@pytest.mark.parametrize("name", INVERTING)
+def test_an_inversion_of_another_clip_grid_or_prompt_is_refused(
     moving: tuple[Pipeline, Any], clip: torch.Tensor, name: str
 ) -> None:
     pipe, clip = moving[0], clip[:2, :, :24, :16]
@@ -111,3 +124,21 @@ def test_an_inversion_of_another_clip_or_grid_is_refused(
     for wrong in (1 - clip, clip[:1]):
         with pytest.raises(InputError, match="another clip"):
             method(pipe, wrong, PROMPT, "a blue circle", trajectory=found, steps=4, progress=False)
+    with pytest.raises(InputError, match="made under 'a red circle'; invert the clip under 'a red dot'"):
+        method(pipe, clip, "a red dot", "a blue circle", trajectory=found, steps=4, progress=False)
+
+
+def test_an_inversion_by_a_network_that_read_other_frames_is_refused(
+    still: tuple[Pipeline, Any], clip: torch.Tensor
+) -> None:
+    """One frame has no others to read, and of the same frames the order does not count."""
+    pipe, clip, asked = still[0], clip[:2, :, :24, :16], {"steps": 2, "progress": False}
+    plain, middle = (invert_clip(pipe, clip, PROMPT, frames=table, **asked) for table in (None, default_frames(pipe)))
+    for method, found in ((editors.fatezero, plain), (editors.prompt_to_prompt, middle)):
+        with pytest.raises(InputError, match="over other frames"):
+            method(pipe, clip, PROMPT, "a blue circle", trajectory=found, **asked)
+    causal = invert_clip(pipe, clip, PROMPT, frames=SPARSE_CAUSAL, **asked)
+    turned = FrameChoice((-1, "first"))
+    editors.fatezero(pipe, clip, PROMPT, "a blue circle", trajectory=causal, frames=turned, **asked)
+    alone = invert_clip(pipe, clip[:1], PROMPT, **asked)
+    editors.fatezero(pipe, clip[:1], PROMPT, "a blue circle", trajectory=alone, **asked)

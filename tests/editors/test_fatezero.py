@@ -73,7 +73,7 @@ def test_three_ways_agree_in_windows_too(moving, clip):
 
 
 def test_held_maps_are_those_of_the_inversion_itself(still, short):
-    made = invert_clip(still[0], short, SOURCE, steps=4, progress=False)
+    made = invert_clip(still[0], short, SOURCE, frames=default_frames(still[0]), steps=4, progress=False)
     for way in ("memory", "disk"):
         with pytest.raises(InputError, match="hold them recomputed"):
             edit(still[0], short, hold=way, trajectory=made)
@@ -184,6 +184,14 @@ def test_shape_edits_blend_the_words_that_differ(still):
     assert fusing.words[0].nonzero().flatten().tolist() == list(source.where("circle"))
     assert fusing.words[1].nonzero().flatten().tolist() == list(target.where("square"))
     assert set(PRESETS) == {"style", "attribute", "shape", "reconstruction"}
+    # Of a repeated word the one that differs.
+    source, target = text.tokenize(["a red dot by a blue dot", "a blue dot by a blue box"])[0]
+    words = settled(still[0].parts.unet, source, target, SHAPE).words
+    assert words[0].nonzero().flatten().tolist() == [*source.where("red"), *source.where("dot")[3:]]
+    assert words[1].nonzero().flatten().tolist() == [*target.where("blue")[:4], *target.where("box")]
+    source, target = text.tokenize(["a red circle", "a red circle and a dot"])[0]
+    with pytest.raises(InputError, match="none of the blend words that differ is in the source prompt"):
+        settled(still[0].parts.unet, source, target, SHAPE)
 
 
 @pytest.mark.parametrize(

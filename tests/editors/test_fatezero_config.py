@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from editors.fatezero_config import read_config
+from motion_modules.pseudo_3d import frame_table
 from videogen.errors import InputError
 from videogen.models.presets import SD1_UNET
 from videogen.models.unet import UNet
@@ -97,22 +98,25 @@ def test_the_frame_table_leaves_narrow_levels_alone(tmp_path):
 
     with torch.device("meta"):
         unet = UNet(SD1_UNET)
-    table = read_config(written(tmp_path, TEXT)).frames(unet)
+    config = read_config(written(tmp_path, TEXT))
+    table = frame_table(unet, config.entries, config.least)
     assert table.entries == ("middle", -1)
     assert {site.level for site in attention_sites(unet) if table.sites(site)} == {1, 2, 3}
 
 
-def test_without_a_table_the_authors_own_is_meant(tmp_path):
-    text = TEXT.replace("    SparseCausalAttention_index: ['mid', -1]\n    least_sc_channel: 640\n", "")
-    config = read_config(written(tmp_path, text))
-    assert (config.entries, config.least) == ((-1, "first"), 0)
-
-
-def test_a_key_with_nothing_under_it_says_nothing(tmp_path):
-    """As in the authors' config/style/rabit_pokemon.yaml, where all of `model_config` is commented out."""
-    text = TEXT.replace("    lora: 160\n    SparseCausalAttention_index: ['mid', -1]\n    least_sc_channel: 640\n", "")
-    assert "model_config:\ntest" in text
-    assert read_config(written(tmp_path, text)).entries == (-1, "first")
+@pytest.mark.parametrize(
+    ("said", "entries"),
+    [
+        ("", None),
+        ("model_config:\n", None),  # as in config/style/rabit_pokemon.yaml, where all that is under it is commented out
+        ("model_config:\n    lora: 160\n", (-1, "first")),
+        ("model_config:\n    SparseCausalAttention_index: [0, 'mid']\n", (0, "middle")),
+    ],
+)
+def test_a_model_config_without_a_table_means_the_authors_own(tmp_path, said, entries):
+    start, rest = TEXT.split("model_config:\n")
+    config = read_config(written(tmp_path, start + said + rest[rest.index("test_pipeline_config") :]))
+    assert (config.entries, config.least) == (entries, 0)
 
 
 def test_a_file_that_tunes_is_told_from_one_that_edits(tmp_path):

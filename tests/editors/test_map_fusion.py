@@ -51,6 +51,18 @@ def test_weights_of_1_change_nothing_and_emphasis_is_for_new_words():
     assert (factors != 1).sum() == len("blue") + len("big")
 
 
+def test_emphasis_leaves_a_word_alone_that_occurs_unchanged_too():
+    words = [tokenize(text, folders.tokenizer()) for text in ("a red circle", "a red circle and a red square")]
+    source, target = equal_chunks(words)
+    fusion = Exchange("refine", emphasis=10.0).between(source, target)
+    old, new = target.where("red")[:3], target.where("red")[3:]
+    assert fusion.equalizer[list(old)].tolist() == [1.0] * 3
+    assert fusion.equalizer[[*new, *target.where("square")]].tolist() == [10.0] * 9
+    # One that `weights` names is meant wherever it stands.
+    named = Exchange("refine", emphasis=10.0, weights={"red": 2.0}).between(source, target)
+    assert named.equalizer[[*old, *new]].tolist() == [2.0] * 6
+
+
 def test_self_maps_are_the_targets_inside_the_mask_and_the_sources_outside():
     now = Exchange("refine", 0.0, 0.5).between(SOURCE, TARGET).at(900.0, GRID)
     mask = torch.zeros(1, 2, 6)

@@ -42,6 +42,20 @@ def test_equal_to_diffusers_with_the_same_latents_and_draws(models):
     assert (made[1] - made[0]).abs().max() > 0.1  # the motion is large enough to be seen
 
 
+def test_the_moments_of_the_paper_are_those_of_stable_diffusions_50_steps(models):
+    """Places 44 and 47 of the ascending grid, at t of 881 and 941."""
+    grid = models[1].plan(num_inference_steps=50).times.t.flip(0)
+    assert grid[[44, 47]].tolist() == [881, 941]
+
+    def made(**moments):
+        return text2video_zero(models[1], "a", num_frames=2, height=16, width=16, guidance_scale=1.0, **moments).frames
+
+    found = made()
+    assert torch.equal(found, made(t0=44, t1=47))
+    for other in ({"t0": 43, "t1": 47}, {"t0": 44, "t1": 48}):
+        assert not torch.equal(found, made(**other))
+
+
 def test_a_personalised_base_is_its_own_and_equal_to_diffusers_too(models, tmp_path):
     """Weights that a LoRA file has changed; keys and values, of which frame 0's serve all frames, among them."""
     theirs, ours = folders.stable_diffusion(tmp_path / "sd"), Pipeline.from_pretrained(tmp_path / "sd")

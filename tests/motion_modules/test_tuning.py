@@ -211,8 +211,10 @@ def test_what_an_authors_file_cannot_have_is_refused_by_name(override: str, mess
 
 
 def test_the_shipped_run_is_valid_and_the_recipe_is_announced(world: Path, tmp_path: Path) -> None:
-    values = load(CONFIGS / "miniature.yaml")
-    assert validate(RunConfig[Settings], values).settings.train_data.width == 128
+    run = validate(RunConfig[Settings], load(CONFIGS / "miniature.yaml"))
+    assert run.settings.train_data.width == 128
+    # The authors' optimization, at the rate of small nets.
+    assert run.optimization == read_authors(CONFIGS / "sd14.yaml", ["learning_rate=1e-3"]).run().optimization
     assert "videogen train tune_a_video/miniature" in (CONFIGS / "miniature.yaml").read_text()
     with pytest.raises(InputError, match="does not exist"):
         train(

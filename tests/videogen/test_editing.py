@@ -1,5 +1,6 @@
 """A request survives its recipe, and seconds become frames."""
 
+import dataclasses
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,6 +53,22 @@ def test_a_request_is_read_back_from_its_recipe(source: Source, changes: dict[st
         "red",
         0.5,
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("chunk", "x"), ("chunk", 2.5), ("size", [96, "64"]), ("strength", "half"), ("blend", "circle"), ("blend", [1]), ("weights", [2]),
+        ("settings", 3), ("clip", None), ("span", [[], None]), ("sha256", None), ("colour", "red"),
+    ],
+)  # fmt: skip
+def test_a_recipe_that_was_changed_by_hand_is_refused(source: Source, name: str, value: Any) -> None:
+    made = editing.recipe_of(request(source, method="sdedit"), source)
+    edit = {**made.options["edit"], name: value}
+    if name == "sha256":
+        del edit[name]
+    with pytest.raises(InputError, match="damaged"):
+        editing.request_of(dataclasses.replace(made, options={**made.options, "edit": edit}))
 
 
 def test_a_source_with_other_contents_is_told(source: Source) -> None:

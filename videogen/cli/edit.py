@@ -79,7 +79,8 @@ def edit(
 
     offer = editing.offered()
     said = said_over(
-        configured(offer, config, method, clip, prompt, model), {"tuning_steps": tuning_steps, "learning_rate": learning_rate},
+        configured(offer, config, method, clip, prompt, source_prompt, model),
+        {"tuning_steps": tuning_steps, "learning_rate": learning_rate},
         clip=clip or None, prompt=prompt, source_prompt=source_prompt, method=method or None, model=model or None,
         negative=negative, steps=steps, guidance=guidance, seed=seed, chunk=chunk,
     )  # fmt: skip
@@ -102,14 +103,20 @@ def edit(
 
 
 def configured(
-    offer: "Offer", config: str | None, method: str | None, clip: str | None, prompt: str | None, model: str | None
+    offer: "Offer",
+    config: str | None,
+    method: str | None,
+    clip: str | None,
+    prompt: str | None,
+    source_prompt: str | None,
+    model: str | None,
 ) -> "Configured":
     """What the configuration file says, if there is one. Raises InputError for a method that the file is not for."""
     from videogen.editing import Configured
 
     if config is None:
         return Configured("")
-    found = offer.configured(config_file(config), clip, prompt, model)
+    found = offer.configured(config_file(config), clip, prompt, source_prompt, model)
     if method is not None and method.replace("-", "_") != found.method:
         raise InputError(f"--config {config} is for {found.method}; leave --method {method} out")
     return found
@@ -124,4 +131,6 @@ def said_over(found: "Configured", settings: dict[str, Any], **said: Any) -> "Co
 
 def output_for(clip: str) -> Path:
     """The file that is written where none is named."""
-    return Path("edited.png" if Path(clip).suffix.lower() in (".png", ".jpg", ".jpeg") else "edited.mp4")
+    from videogen.video import STILLS
+
+    return Path("edited.png" if Path(clip).suffix.lower() in STILLS else "edited.mp4")

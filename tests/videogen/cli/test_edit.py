@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.videogen.cli.calls import Run, contents, error_line
 from tests.videogen.data.films import film
@@ -58,6 +59,15 @@ def test_a_picture_is_a_clip_of_one_frame(
     assert "prompt_to_prompt" in done.err
     assert video.read("edited.png").frames.shape == (1, 3, 45, 67)
     assert run("reproduce", "edited.png", "--quiet").out == "largest difference: 0\n"
+
+
+@pytest.mark.parametrize("name", ["photo.bmp", "photo.TIF", "photo.tiff"])
+def test_pictures_of_every_kind_become_pictures(
+    run: Run, animated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(name)
+    assert run("edit", name, TARGET, "--model", animated, "--steps", "2", "--strength", "0").out == "edited.png\n"
 
 
 def test_at_strength_0_the_vae_alone_has_touched_it(edit: Run, animated: Path, tmp_path: Path) -> None:
@@ -138,6 +148,12 @@ def test_a_configuration_of_the_authors_is_enough(run: Run, animated: Path, tmp_
     recipe = video.read_recipe(out)
     assert (recipe.prompt, recipe.steps, recipe.options["edit"]["chunk"]) == (TARGET, 2, 4)
     assert run("reproduce", out, "--quiet").out == "largest difference: 0\n"
+    (tmp_path / "c.yaml").write_text(
+        (tmp_path / "a.yaml").read_text().replace("0: {cross", "0: {blend_words: [[circle], [square]], cross")
+    )
+    words = ("--source-prompt", "a red dot moving right", "-o", tmp_path / "dot.webp", "--quiet")
+    assert run("edit", "--config", tmp_path / "c.yaml", *words).code == 0  # the file's circle is no word of this source
+    assert video.read_recipe(tmp_path / "dot.webp").options["edit"]["source_prompt"] == "a red dot moving right"
     (tmp_path / "b.yaml").write_text((tmp_path / "a.yaml").read_text().replace("self_replace_steps", "self_replace"))
     assert "did you mean editing_config.p2p_config.0.self_replace_steps?" in error_line(
         run("edit", "--config", tmp_path / "b.yaml")
