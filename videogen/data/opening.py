@@ -21,9 +21,9 @@ from videogen.data.fitting import Fit, fitted
 from videogen.data.rows import MOVING, STILLS, File, Member, Place
 from videogen.data.windows import Extent
 from videogen.errors import InputError, reason
+from videogen.pictures import UNREADABLE
 
 PICTURE = Extent(1, Fraction(1))
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 Reader = Literal["pyav", "decord"]
 
