@@ -126,6 +126,12 @@ def _tell_filled(folder: Path, done: Filled) -> None:
     )
     if done.broken:
         typer.echo(f"  {done.broken} clips are broken; videogen data check lists them")
+    if done.unread:
+        first = done.unread[0]
+        typer.echo(
+            f"  {len(done.unread)} clips could not be read, and are not in it; the first is {first.key}: {first.reason}; "
+            "the same command tries them again"
+        )
     if done.stale:
         what = "were deleted" if done.pruned else "lie there; --prune deletes them"
         typer.echo(f"  {done.stale} files that this configuration does not need {what}")
