@@ -131,7 +131,7 @@ def clip_key(data: Data, encoder: str, one: Wanted, digest: str) -> str:
 
 def caption_key(data: Data, encoder: str, caption: str) -> str:
     """The key of a caption's entry."""
-    said = json.dumps([VERSION, encoder, caption, cache_of(data).dtype])
+    said = json.dumps([VERSION, encoder, caption, data.chunks, cache_of(data).dtype])
     return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
 
 
@@ -308,7 +308,7 @@ def _encode_captions(data: Data, encoders: Encoders, store: Store, captions: Seq
                 missing = {key: caption for key, caption in chunk.items() if key not in store.entries}
                 if not mine or not missing:
                     continue
-                told = {key: encoders.text(caption) for key, caption in missing.items()}
+                told = {key: encoders.text(caption, data.chunks) for key, caption in missing.items()}
                 entries = {
                     key: (
                         {name: halved(value, cache_of(data).dtype) for name, value in parts.items()},

@@ -148,16 +148,5 @@ class CachedClips:
         )
 
     def _text(self, captions: tuple[str, ...]) -> dict[str, Tensor]:
-        """Captions of several lengths are filled up with the empty caption's chunks, as the text side itself does for a batch."""
         told = [self.texts.tensors(caption_key(self.data, self.text_key, caption)) for caption in captions]
-        blank = self.texts.tensors(caption_key(self.data, self.text_key, ""))
-        text = {}
-        for name in told[0]:
-            values = [one[name].float() for one in told]
-            if values[0].dim() > 1:
-                longest = max(map(len, values))
-                values = [
-                    torch.cat([v, *[blank[name].float()] * ((longest - len(v)) // len(blank[name]))]) for v in values
-                ]
-            text[name] = torch.stack(values)
-        return text
+        return {name: torch.stack([one[name].float() for one in told]) for name in told[0]}
