@@ -109,16 +109,14 @@ def cache_of(data: Data) -> Cache:
     return data.cache
 
 
-def wanted(clips: Clips) -> list[Wanted]:
+def wanted(clips: Clips) -> Iterator[Wanted]:
     """Every row of the plan once, in the order of the listing."""
     plan: Plan = clips.plan
     shapes = {
         (pool.source, int(row)): bucket.shape for bucket in plan.buckets for pool in bucket.pools for row in pool.rows
     }
-    return [
-        Wanted(clips.listings[source].rows[row], shape)
-        for (source, row), shape in sorted(shapes.items(), key=lambda x: x[0])
-    ]
+    for (source, row), shape in sorted(shapes.items(), key=lambda x: x[0]):
+        yield Wanted(clips.listings[source].rows[row], shape)
 
 
 def clip_key(data: Data, encoder: str, one: Wanted, digest: str) -> str:
@@ -157,7 +155,7 @@ def fill(
     Raises InputError where the cache cannot be written; what is in it stays.
     """
     data, folder = clips.data, cache_of(clips.data).folder
-    store, contents, rows = Store(folder / "clips"), Contents(folder), wanted(clips)
+    store, contents, rows = Store(folder / "clips"), Contents(folder), list(wanted(clips))
     try:
         keys, new, broken, unread = _fill_clips(data, encoders, store, contents, rows, tell)
     except BaseException:
@@ -168,7 +166,7 @@ def fill(
     told_keys = {caption_key(data, encoders.text_key, caption) for caption in captions}
     for other in beside:
         if other.data.cache and other.data.cache.folder.resolve() == folder.resolve():
-            theirs = wanted(other)
+            theirs = list(wanted(other))
             keys |= dict(_keyed(other.data, encoders, contents, theirs)[0]).keys()
             told_keys |= {caption_key(other.data, encoders.text_key, one) for one in _captions(other.data, theirs)}
     contents.save()
