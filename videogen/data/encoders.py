@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from videogen.errors import InputError
 from videogen.models.folder import find, load_vae
 from videogen.models.prompt import plain
 from videogen.models.text import TextSide, load_text_side
@@ -104,6 +105,10 @@ class ModelEncoders(PartEncoders):
 
     def __init__(self, model: str | Path, device: str | torch.device = "cpu") -> None:
         folder = find(model)
+        if not folder.is_dir():
+            raise InputError(
+                f"{folder} is a single file, which a training's configuration opens; give that, or a folder"
+            )
         vae, side = load_vae(folder / "vae", torch.float32), load_text_side(folder, dtype=torch.float32)
         super().__init__(vae.to(device), side.to(device))
 
