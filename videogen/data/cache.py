@@ -24,7 +24,7 @@ from videogen.data.clips import Clips
 from videogen.data.encoders import Encoders
 from videogen.data.facts import ordered
 from videogen.data.fitting import Fit
-from videogen.data.opening import Unread, opened
+from videogen.data.opening import Unread, check_reader, opened
 from videogen.data.plan import Plan, Shape
 from videogen.data.rows import Place, Rejected, Row, content, identity, stamp
 from videogen.data.settings import Cache, Data
@@ -152,9 +152,10 @@ def fill(
     prune   delete what this configuration does not need: it may be another's
     beside  the configuration's other sections, which may have the same cache
 
-    Raises InputError where the cache cannot be written; what is in it stays.
+    Raises InputError for a reader that is not installed, and where the cache cannot be written; what is in it stays.
     """
     data, folder = clips.data, cache_of(clips.data).folder
+    check_reader(data.reader)
     store, contents, rows = Store(folder / "clips"), Contents(folder), list(wanted(clips))
     try:
         keys, new, broken, unread = _fill_clips(data, encoders, store, contents, rows, tell)

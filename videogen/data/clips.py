@@ -150,7 +150,8 @@ class Clips:
     """
 
     def __init__(self, data: Data, seed: int) -> None:
-        check_reader(data.reader)
+        if data.cache is None:  # what is in a cache is not read again
+            check_reader(data.reader)
         self.data, self.seed = data, seed
         self.listings: tuple[Listing, ...] = all_listed(data)
         self.plan: Plan = planned(data, self.listings)

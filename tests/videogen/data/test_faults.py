@@ -142,10 +142,13 @@ def test_a_reader_that_is_not_installed_is_told_before_anything_is_read(
     listings = all_listed(settings)
     monkeypatch.setitem(sys.modules, "decord", None)  # as if it were not
     with pytest.raises(InputError, match="decord is not installed"):
-        Clips(settings, 0)
+        Clips(data(films, reader="decord", cache=None), 0)
+    with pytest.raises(InputError, match="decord is not installed"):
+        fill(Clips(settings, 0), Toy())
     with pytest.raises(InputError, match="decord is not installed"):
         check(settings, listings, 0, tmp_path / "report")
     assert not (tmp_path / "report").exists()
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_survey_that_is_interrupted_keeps_what_it_found(films: Path, tmp_path: Path) -> None:
