@@ -117,8 +117,9 @@ def authors(path: Path, place: float) -> Tensor:
     import decord
 
     reader = decord.VideoReader(str(path), num_threads=1)
-    begin = int(place * (len(reader) - (FRAMES - 1) * STRIDE))
-    numbers = np.linspace(begin, begin + (FRAMES - 1) * STRIDE, FRAMES, dtype=int)
+    span = min(len(reader), (FRAMES - 1) * STRIDE + 1)
+    begin = int(place * (len(reader) - span + 1))
+    numbers = np.linspace(begin, begin + span - 1, FRAMES, dtype=int)
     frames = torch.from_numpy(reader.get_batch(numbers).asnumpy()).permute(0, 3, 1, 2).contiguous() / 255.0
     scale = SIDE / min(frames.shape[-2:])
     size = tuple(round(side * scale) for side in frames.shape[-2:])

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from editors.ddim_inversion import invert_clip, inverted
+from editors.ddim_inversion import Inversion, invert_clip, inverted
 from editors.edited import Edited
 from editors.workpiece import begin
 from motion_modules.tune_a_video import temporal_parameters
@@ -27,7 +27,6 @@ from videogen.errors import InputError
 from videogen.files import replacing
 from videogen.frame_choice import SPARSE_CAUSAL
 from videogen.guidance import Scale
-from videogen.inversion import Trajectory
 from videogen.noise import FrameNoise
 from videogen.pipeline import Pipeline
 
@@ -85,7 +84,7 @@ def sample(
     motion_scale: float | Dial = 1.0,
     seed: int = 0,
     first: int = 0,
-    trajectory: Trajectory | None = None,
+    trajectory: Inversion | None = None,
     progress: bool = True,
 ) -> Edited:
     """A tuned model's clip of `target`, begun from the inverted clip.

@@ -126,6 +126,8 @@ class Joint(Diffusion):
                 raise InputError(
                     "settings.stills: needs frames: 1, and settings.data one size, the same, and one number of frames"
                 )
+            if stills.chunks != clips.chunks:
+                raise InputError("settings.stills.chunks must be settings.data.chunks")
             if stills.batch_size % clips.batch_size:
                 raise InputError("settings.stills.batch_size must be a multiple of settings.data.batch_size")
             self.stills = self.fed_from(stills, "stills")
@@ -146,15 +148,12 @@ class Joint(Diffusion):
             yield from super().batches(draws)
             return
         first, second = itertools.tee(draws)
-        blank = self.feed.encoders.texts([""])["tokens.text"]
         for (draw, clips), (_, pictures) in zip(self.feed.batches(first), self.stills.batches(second)):
-            yield self.noisy(draw, joined(clips, pictures, blank))
+            yield self.noisy(draw, joined(clips, pictures))
 
 
-def joined(clips: Fed, pictures: Fed, blank: Tensor) -> Fed:
+def joined(clips: Fed, pictures: Fed) -> Fed:
     """Clips `b f`, and k pictures for each, as items of f + k frames: the clip is one group, every picture another, with the modules off.
-
-    blank  the empty caption's tokens `1 n d`, with which shorter texts are filled up
 
     Raises InputError where the pictures cannot be shared out evenly.
     """
@@ -165,7 +164,7 @@ def joined(clips: Fed, pictures: Fed, blank: Tensor) -> Fed:
     told = {}
     for port in ("tokens", "vector"):
         ours, theirs = getattr(clips.told, port), getattr(pictures.told, port)
-        told[port] = {name: _behind(value, theirs[name], frames, each, blank) for name, value in ours.items()}
+        told[port] = {name: _behind(value, theirs[name], frames, each) for name, value in ours.items()}
     numbers = torch.tensor([*[0] * frames, *range(1, each + 1)]).expand(items, -1)
     on = Dial(frames=[1.0] * frames + [0.0] * each)
     counts = [clips.counts[:, None].expand(-1, frames), pictures.counts.unflatten(0, (items, each))]
@@ -183,19 +182,10 @@ def joined(clips: Fed, pictures: Fed, blank: Tensor) -> Fed:
     )
 
 
-def _behind(ours: Tensor, theirs: Tensor, frames: int, each: int, blank: Tensor) -> Tensor:
+def _behind(ours: Tensor, theirs: Tensor, frames: int, each: int) -> Tensor:
     """What clips are told, `b ...`, on each of their frames, and behind it what their pictures are told: `b f+k ...`."""
-    if ours.ndim == 3:
-        longest = max(ours.shape[1], theirs.shape[1])
-        ours, theirs = (filled(value, longest, blank) for value in (ours, theirs))
     ours = ours[:, None].expand(-1, frames, *ours.shape[1:])
     return torch.cat([ours, theirs.unflatten(0, (len(ours), each))], 1)
-
-
-def filled(tokens: Tensor, length: int, blank: Tensor) -> Tensor:
-    """Tokens `b n d` with the empty caption's behind them until there are `length`."""
-    pieces = (length - tokens.shape[1]) // blank.shape[1]
-    return torch.cat([tokens, *[blank.to(tokens).expand(len(tokens), -1, -1)] * pieces], 1)
 
 
 BOTH = {"motion": MOTION, "image": IMAGE}

@@ -53,7 +53,7 @@ ROOMS = {
     "recipe": WORDS | {"models"},
     "video": WORDS | {"files", "clip", "sound", "pictures", "movie", "recipe"},
     "shapes": WORDS | {"files", "clip", "shapes"},
-    "data": WORDS | {"files", "clip", "movie", "models", "data"},  # models: what a cache is filled with
+    "data": WORDS | {"files", "clip", "pictures", "movie", "models", "data"},  # models: what a cache is filled with
     "corpus": WORDS | {"files", "clip", "movie", "data", "shapes", "corpus"},
 }
 # libraries that trip over a broken torchvision; `import videogen.foreign` comes before them

@@ -78,3 +78,11 @@ def test_a_try_touches_nothing_of_the_real_runs() -> None:
     assert not [
         word for word in [*words, *measurement(TRY)] if re.search(r"\bruns/|docs/|(?<!try/)\bout/(?!try/)", word)
     ]
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_configurations_head_names_the_same_commands(name: str, asked: list[Words]) -> None:
+    path = Path(__file__).parents[1] / "configs" / "training" / f"{TRAININGS[name].config}.yaml"
+    head = path.read_text(encoding="utf-8").replace("\\\n#", "")
+    told = [shlex.split(line) for line in re.findall(r"^#   videogen (.*)$", head, re.M)]
+    assert [words for words in commands(TRAININGS[name], None) if words not in told] == []

@@ -8,6 +8,7 @@ not add up, and a picture that equals the one before is stored as a longer time,
 from __future__ import annotations
 
 import itertools
+import struct
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +20,10 @@ from videogen.clip import rgb
 
 NOTE = "videogen"
 DESCRIPTION = 0x010E  # EXIF's ImageDescription
+UNREADABLE = (
+    OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, IndexError, KeyError, TypeError, struct.error,
+)  # fmt: skip
+"""What PIL raises for files that are none, or that are cut: a gif's blocks are unpacked before it is seen that they end."""
 
 
 def read_still(path: Path) -> tuple[np.ndarray, str | None]:

@@ -31,7 +31,6 @@ from videogen.recipe import Recipe, hash_files, hash_path
 WRITTEN = (*movie.CONTAINERS, ".gif", ".webp", ".png")
 MOVING = (".gif", ".webp")
 STILLS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +199,7 @@ def read(path: str | os.PathLike[str]) -> Clip:
 def _moving(path: Path) -> Source:
     try:
         size, shown, text = pictures.survey(path)
-    except UNREADABLE as problem:
+    except pictures.UNREADABLE as problem:
         raise InputError(f"{path} is no picture that can be read ({reason(problem)})") from problem
     note, often = note_from(text), Counter(range(len(shown)))
     if note is not None:
@@ -223,7 +222,7 @@ def _pictures(path: Path, series: list[Path]) -> Source:
     try:
         sizes = {pictures.read_still(file)[0].shape[:2] for file in series}
         note = note_from(pictures.read_still(series[0])[1])
-    except UNREADABLE as problem:
+    except pictures.UNREADABLE as problem:
         what = "is no picture that can be read" if series == [path] else "holds a picture that cannot be read"
         raise InputError(f"{path} {what} ({reason(problem)})") from problem
     if len(sizes) > 1:
@@ -248,7 +247,7 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
         try:
             with Image.open(source) as picture:
                 note = note_from(pictures.note_of(picture))
-        except UNREADABLE as problem:
+        except pictures.UNREADABLE as problem:
             raise InputError(f"{source} is no picture that can be read ({reason(problem)})") from problem
     else:
         note = note_from(movie.read_note(source))

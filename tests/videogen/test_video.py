@@ -1,5 +1,6 @@
 """What is written can be read again: every format, odd sizes, fractional rates, the recipe; and nothing is left half done."""
 
+import contextlib
 import json
 import struct
 from fractions import Fraction
@@ -253,6 +254,16 @@ def test_files_that_are_no_clips(tmp_path: Path, name: str, content: bytes) -> N
         assert "\n" not in str(raised.value)
         assert name in str(raised.value)
         assert "Errno" not in str(raised.value)
+
+
+def test_a_gif_cut_anywhere_is_read_or_refused(tmp_path: Path) -> None:
+    (path,) = video.write(tmp_path / "a.gif", shapes(4, 16, 16))
+    whole = path.read_bytes()
+    for act in (video.read, video.read_recipe):
+        for size in range(1, len(whole), 17):
+            path.write_bytes(whole[:size])
+            with contextlib.suppress(InputError):
+                act(path)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".png", ".webp"])

@@ -16,8 +16,10 @@ from videogen.errors import InputError
 if TYPE_CHECKING:
     from videogen.data.cache import Filled
     from videogen.data.check import Checked
+    from videogen.data.encoders import PartEncoders
     from videogen.data.listing import Listing
     from videogen.data.settings import Data, Whole
+    from videogen.training import Recipe
 
 
 class Action(str, Enum):
@@ -41,13 +43,14 @@ def data(
 ) -> None:
     """Look at the data of a training before it begins, or encode them once for all epochs."""
     from videogen.cli.folders import config_file
-    from videogen.training.config import load
+    from videogen.training import configured
 
-    whole = settings(load(config_file(config), overrides or ()))
+    values = configured(config_file(config), overrides or ())
+    whole = settings(values)
     if action is Action.check:
         _check(whole, out, quick, quiet)
     else:
-        _cache(whole, device, prune, quiet)
+        _cache(values, whole, device, prune, quiet)
 
 
 def settings(values: dict[str, Any]) -> Whole:
@@ -100,10 +103,10 @@ def _checked(section: Data, listings: Sequence[Listing], seed: int, out: Path, q
     return max(found, key=lambda one: one.broken)
 
 
-def _cache(whole: Whole, device: str, prune: bool, quiet: bool) -> None:
+def _cache(values: dict[str, Any], whole: Whole, device: str, prune: bool, quiet: bool) -> None:
     from videogen.data.cache import cache_of, fill
     from videogen.data.clips import Clips
-    from videogen.data.encoders import ModelEncoders
+    from videogen.training import built
 
     sections = whole.cached or (whole.data,)
     folders = [cache_of(section).folder for section in sections]
@@ -111,13 +114,25 @@ def _cache(whole: Whole, device: str, prune: bool, quiet: bool) -> None:
         raise InputError(
             "the configuration names no model whose VAE and text encoder are to be used; give model: FOLDER"
         )
+    recipe = built(values)[1] if "recipe" in values else None  # what is wrong in it is told before clips are listed
     clips = [Clips(section, whole.seed) for section in sections]
-    encoders = ModelEncoders(whole.model, device)
+    encoders = _encoders(recipe, whole.model, device)
     for folder, some in zip(folders, clips, strict=True):
         others = [other for other in clips if other is not some]
         with bar(quiet) as tell:
             done = fill(some, encoders, tell, prune=prune, beside=others)
         _tell_filled(folder, done)
+
+
+def _encoders(recipe: Recipe | None, model: str, device: str) -> PartEncoders:
+    """Those that a training has, with the LoRA files merged that its recipe merges; without one those of a model."""
+    from videogen.data.encoders import ModelEncoders, PartEncoders
+    from videogen.training.diffusion import Diffusion
+
+    if not isinstance(recipe, Diffusion):
+        return ModelEncoders(model, device)
+    parts = recipe.model().parts
+    return PartEncoders(parts.vae.to(device), parts.text.to(device))
 
 
 def _tell_filled(folder: Path, done: Filled) -> None:
@@ -126,6 +141,12 @@ def _tell_filled(folder: Path, done: Filled) -> None:
     )
     if done.broken:
         typer.echo(f"  {done.broken} clips are broken; videogen data check lists them")
+    if done.unread:
+        first = done.unread[0]
+        typer.echo(
+            f"  {len(done.unread)} clips could not be read, and are not in it; the first is {first.key}: {first.reason}; "
+            "the same command tries them again"
+        )
     if done.stale:
         what = "were deleted" if done.pruned else "lie there; --prune deletes them"
         typer.echo(f"  {done.stale} files that this configuration does not need {what}")

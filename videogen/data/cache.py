@@ -24,9 +24,9 @@ from videogen.data.clips import Clips
 from videogen.data.encoders import Encoders
 from videogen.data.facts import ordered
 from videogen.data.fitting import Fit
-from videogen.data.opening import opened
+from videogen.data.opening import Unread, check_reader, opened
 from videogen.data.plan import Plan, Shape
-from videogen.data.rows import Place, Row, content, identity, stamp
+from videogen.data.rows import Place, Rejected, Row, content, identity, stamp
 from videogen.data.settings import Cache, Data
 from videogen.data.store import Store, halved
 from videogen.data.windows import check_frames, possible
@@ -51,7 +51,8 @@ class Wanted:
 @dataclass(frozen=True)
 class Filled:
     """What a filling found and did: clips and captions in all, those encoded now, those that are broken, and what nothing in this
-    configuration needs: how many pieces, and whether they were deleted.
+    configuration needs: how many pieces, and whether they were deleted. `unread` are the clips that could not be read for now, which the cache
+    lacks.
     """
 
     clips: int
@@ -61,6 +62,7 @@ class Filled:
     broken: int
     stale: int
     pruned: bool
+    unread: tuple[Rejected, ...] = ()
 
 
 class Contents:
@@ -107,16 +109,14 @@ def cache_of(data: Data) -> Cache:
     return data.cache
 
 
-def wanted(clips: Clips) -> list[Wanted]:
+def wanted(clips: Clips) -> Iterator[Wanted]:
     """Every row of the plan once, in the order of the listing."""
     plan: Plan = clips.plan
     shapes = {
         (pool.source, int(row)): bucket.shape for bucket in plan.buckets for pool in bucket.pools for row in pool.rows
     }
-    return [
-        Wanted(clips.listings[source].rows[row], shape)
-        for (source, row), shape in sorted(shapes.items(), key=lambda x: x[0])
-    ]
+    for (source, row), shape in sorted(shapes.items(), key=lambda x: x[0]):
+        yield Wanted(clips.listings[source].rows[row], shape)
 
 
 def clip_key(data: Data, encoder: str, one: Wanted, digest: str) -> str:
@@ -129,7 +129,7 @@ def clip_key(data: Data, encoder: str, one: Wanted, digest: str) -> str:
 
 def caption_key(data: Data, encoder: str, caption: str) -> str:
     """The key of a caption's entry."""
-    said = json.dumps([VERSION, encoder, caption, cache_of(data).dtype])
+    said = json.dumps([VERSION, encoder, caption, data.chunks, cache_of(data).dtype])
     return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
 
 
@@ -152,12 +152,13 @@ def fill(
     prune   delete what this configuration does not need: it may be another's
     beside  the configuration's other sections, which may have the same cache
 
-    Raises InputError where the cache cannot be written; what is in it stays.
+    Raises InputError for a reader that is not installed, and where the cache cannot be written; what is in it stays.
     """
     data, folder = clips.data, cache_of(clips.data).folder
-    store, contents, rows = Store(folder / "clips"), Contents(folder), wanted(clips)
+    check_reader(data.reader)
+    store, contents, rows = Store(folder / "clips"), Contents(folder), list(wanted(clips))
     try:
-        keys, new, broken = _fill_clips(data, encoders, store, contents, rows, tell)
+        keys, new, broken, unread = _fill_clips(data, encoders, store, contents, rows, tell)
     except BaseException:
         with contextlib.suppress(InputError):  # what went wrong first is told
             contents.save()
@@ -166,14 +167,14 @@ def fill(
     told_keys = {caption_key(data, encoders.text_key, caption) for caption in captions}
     for other in beside:
         if other.data.cache and other.data.cache.folder.resolve() == folder.resolve():
-            theirs = wanted(other)
-            keys |= dict(_keyed(other.data, encoders, contents, theirs)).keys()
+            theirs = list(wanted(other))
+            keys |= dict(_keyed(other.data, encoders, contents, theirs)[0]).keys()
             told_keys |= {caption_key(other.data, encoders.text_key, one) for one in _captions(other.data, theirs)}
     contents.save()
     texts = Store(folder / "text")
     told = _encode_captions(data, encoders, texts, captions)
     stale = store.stale(keys, delete=prune) + texts.stale(told_keys, delete=prune)
-    return Filled(len(rows), len(captions), new, told, broken, stale, prune)
+    return Filled(len(rows), len(captions), new, told, broken, stale, prune, tuple(unread))
 
 
 def _captions(data: Data, rows: Sequence[Wanted]) -> list[str]:
@@ -188,31 +189,36 @@ def _fill_clips(
     contents: Contents,
     rows: list[Wanted],
     tell: Callable[[int, int], None],
-) -> tuple[set[str], int, int]:
-    """The keys of all clips, how many were encoded, how many rows are broken."""
+) -> tuple[set[str], int, int, list[Rejected]]:
+    """The keys of all clips, how many were encoded, how many rows are broken, which could not be read for now."""
     keys: set[str] = set()
+    unread: list[Rejected] = []
     done, new, broken = 0, 0, 0
     chunks = [rows[start : start + PIECE] for start in range(0, len(rows), PIECE)]
     for wait in (False, True):  # first what no other process works on, then what may be left of the others' work
         left = []
         for chunk in chunks:
-            found = _keyed(data, encoders, contents, chunk)
-            encoded = _fill_chunk(data, encoders, store, dict(found), wait)
-            if encoded is None:
+            found, gone = _keyed(data, encoders, contents, chunk)
+            filled = _fill_chunk(data, encoders, store, dict(found), wait)
+            if filled is None:
                 left.append(chunk)
                 continue
+            encoded, reasons = filled
             keys |= dict(found).keys()
             done, new = done + len(chunk), new + encoded
-            broken += len(chunk) - len(found) + sum("wrong" in store.entries[key].info for key, _ in found)
+            broken += sum("wrong" in store.entries[key].info for key, _ in found if key not in reasons)
+            unread += [*gone, *(Rejected(one.row.key, reasons[key]) for key, one in found if key in reasons)]
             tell(done, len(rows))
         chunks = left
-    return keys, new, broken
+    return keys, new, broken, unread
 
 
-def _fill_chunk(data: Data, encoders: Encoders, store: Store, found: dict[str, Wanted], wait: bool) -> int | None:
-    """Encode what is missing of a chunk; how many that were, None where another process works on it."""
+def _fill_chunk(
+    data: Data, encoders: Encoders, store: Store, found: dict[str, Wanted], wait: bool
+) -> tuple[int, dict[str, str]] | None:
+    """Encode what is missing of a chunk; how many that were, and why others could not be read. None where another process works on it."""
     if found.keys() <= store.entries.keys():
-        return 0
+        return 0, {}
     with store.claimed(_name(list(found)), wait=wait) as mine:
         if not mine:
             return None
@@ -220,34 +226,45 @@ def _fill_chunk(data: Data, encoders: Encoders, store: Store, found: dict[str, W
         return _encode_clips(data, encoders, store, {k: one for k, one in found.items() if k not in store.entries})
 
 
-def _keyed(data: Data, encoders: Encoders, contents: Contents, chunk: Sequence[Wanted]) -> list[tuple[str, Wanted]]:
-    """The rows of a chunk whose file has not gone, each behind its key. Equal clips have one key."""
-    found = []
+def _keyed(
+    data: Data, encoders: Encoders, contents: Contents, chunk: Sequence[Wanted]
+) -> tuple[list[tuple[str, Wanted]], list[Rejected]]:
+    """The rows of a chunk, each behind its key, and those whose file has gone or cannot be read. Equal clips have one key."""
+    found, gone = [], []
     for one in chunk:
-        with contextlib.suppress(InputError):
+        try:
             found.append((clip_key(data, encoders.clip_key, one, contents.of(one.row.place)), one))
-    return found
+        except InputError as problem:
+            gone.append(Rejected(one.row.key, str(problem)))
+    return found, gone
 
 
 def _name(keys: Sequence[str]) -> str:
     return hashlib.blake2b("".join(keys).encode(), digest_size=12).hexdigest()
 
 
-def _encode_clips(data: Data, encoders: Encoders, store: Store, missing: dict[str, Wanted]) -> int:
-    """Encode clips into one piece; one that cannot be read is entered with the reason."""
-    if not missing:
-        return 0
+def _encode_clips(
+    data: Data, encoders: Encoders, store: Store, missing: dict[str, Wanted]
+) -> tuple[int, dict[str, str]]:
+    """Encode clips into one piece; one that is broken is entered with the reason, one that cannot be read for now is not entered.
 
-    def read(one: Wanted) -> tuple[Tensor, dict] | str:
+    Returns how many were entered, and why the others were not.
+    """
+
+    def read(one: Wanted) -> tuple[Tensor, dict] | InputError:
         try:
             return every_frame(data, one)
         except InputError as problem:
-            return str(problem)
+            return problem
 
     entries: dict[str, tuple[dict[str, Tensor], dict]] = {}
+    unread: dict[str, str] = {}
     for key, read_one in zip(missing, ordered(read, list(missing.values()), data.workers, data.workers)):
-        if isinstance(read_one, str):
-            entries[key] = {}, {"wrong": read_one, "row": missing[key].row.key}
+        if isinstance(read_one, Unread):
+            unread[key] = str(read_one)
+            continue
+        if isinstance(read_one, InputError):
+            entries[key] = {}, {"wrong": str(read_one), "row": missing[key].row.key}
             continue
         frames, info = read_one
         parts: dict[str, Tensor] = {}
@@ -256,8 +273,9 @@ def _encode_clips(data: Data, encoders: Encoders, store: Store, missing: dict[st
                 parts[f"{name}.{part}"] = halved(value, cache_of(data).dtype)
         latent = list(parts["plain.mean"].shape[1:])
         entries[key] = parts, info | {"row": missing[key].row.key, "latent": latent}
-    store.write(_name(list(missing)), entries)
-    return len(entries)
+    if entries:
+        store.write(_name(list(entries)), entries)
+    return len(entries), unread
 
 
 def _variants(frames: Tensor, mirrored: bool) -> Iterator[tuple[str, Tensor]]:
@@ -289,7 +307,7 @@ def _encode_captions(data: Data, encoders: Encoders, store: Store, captions: Seq
                 missing = {key: caption for key, caption in chunk.items() if key not in store.entries}
                 if not mine or not missing:
                     continue
-                told = {key: encoders.text(caption) for key, caption in missing.items()}
+                told = {key: encoders.text(caption, data.chunks) for key, caption in missing.items()}
                 entries = {
                     key: (
                         {name: halved(value, cache_of(data).dtype) for name, value in parts.items()},

@@ -9,7 +9,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from videogen.data.cache import Contents, Wanted, cache_of, caption_key, clip_key
+from videogen.data.cache import Contents, Wanted, cache_of, caption_key, clip_key, wanted
 from videogen.data.clips import Clips, Drawn, Step, rate_of
 from videogen.data.encoders import Encoders
 from videogen.data.plan import Shape
@@ -66,27 +66,17 @@ class CachedClips:
 
     def _check(self) -> None:
         self.latent: dict[Shape, list[int]] = {}  # channels, height, width of what a shape becomes
-        needed = {
-            (pool.source, row)
-            for bucket in self.clips.plan.buckets
-            for pool in bucket.pools
-            for row in pool.rows.tolist()
-        }
-        lacking = {at for at in needed if self._lacks_text(self.clips.listings[at[0]].rows[at[1]])}
-        for bucket in self.clips.plan.buckets:
-            for pool in bucket.pools:
-                for row in sorted(set(pool.rows.tolist())):
-                    entry = self.store.entries.get(
-                        self._key(Wanted(self.clips.listings[pool.source].rows[row], bucket.shape))
-                    )
-                    if entry is None:
-                        lacking.add((pool.source, row))
-                    elif "latent" in entry.info:
-                        self.latent[bucket.shape] = entry.info["latent"]
+        needed = lacking = 0
+        for one in wanted(self.clips):
+            needed += 1
+            entry = self.store.entries.get(self._key(one))
+            lacking += entry is None or self._lacks_text(one.row)
+            if entry is not None and "latent" in entry.info:
+                self.latent[one.shape] = entry.info["latent"]
         self.contents.save()
         if lacking:
             raise InputError(
-                f"the cache {cache_of(self.data).folder} lacks {len(lacking)} of {len(needed)} clips and their captions, or has them of other files, "
+                f"the cache {cache_of(self.data).folder} lacks {lacking} of {needed} clips and their captions, or has them of other files, "
                 "weights or settings; run videogen data cache with this configuration"
             )
         if empty := [bucket.shape for bucket in self.clips.plan.buckets if bucket.shape not in self.latent]:
@@ -148,16 +138,5 @@ class CachedClips:
         )
 
     def _text(self, captions: tuple[str, ...]) -> dict[str, Tensor]:
-        """Captions of several lengths are filled up with the empty caption's chunks, as the text side itself does for a batch."""
         told = [self.texts.tensors(caption_key(self.data, self.text_key, caption)) for caption in captions]
-        blank = self.texts.tensors(caption_key(self.data, self.text_key, ""))
-        text = {}
-        for name in told[0]:
-            values = [one[name].float() for one in told]
-            if values[0].dim() > 1:
-                longest = max(map(len, values))
-                values = [
-                    torch.cat([v, *[blank[name].float()] * ((longest - len(v)) // len(blank[name]))]) for v in values
-                ]
-            text[name] = torch.stack(values)
-        return text
+        return {name: torch.stack([one[name].float() for one in told]) for name in told[0]}

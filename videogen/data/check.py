@@ -23,7 +23,7 @@ from videogen.data.captions import sided
 from videogen.data.clips import clip, drawn, rate_of
 from videogen.data.facts import Facts, ordered
 from videogen.data.listing import Listing, name_of
-from videogen.data.opening import opened
+from videogen.data.opening import check_reader, opened
 from videogen.data.plan import Item, shape_of
 from videogen.data.rows import Rejected, Row
 from videogen.data.settings import Data
@@ -95,8 +95,10 @@ def check(
     quick     headers and packets are read and the first frame decoded, rather than every frame
     tell      takes how many rows are done
 
-    Raises InputError where the report cannot be written; where there can be no such folder, before any clip is opened.
+    Raises InputError for a reader that is not installed, and where the report cannot be written; where there can be no such folder, before any
+    clip is opened.
     """
+    check_reader(data.reader)
     with _told(out):
         out.mkdir(parents=True, exist_ok=True)
     found, samples = [], []

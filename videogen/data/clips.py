@@ -23,7 +23,7 @@ from videogen.data.chance import uniform
 from videogen.data.facts import ordered
 from videogen.data.fitting import Fit
 from videogen.data.listing import Listing, all_listed
-from videogen.data.opening import Reader, opened
+from videogen.data.opening import Reader, check_reader, opened
 from videogen.data.plan import Item, Plan, planned
 from videogen.data.rows import Rejected, Row
 from videogen.data.settings import Data
@@ -145,10 +145,13 @@ class Step(Generic[Read]):
 class Clips:
     """The clips of a configuration.
 
-    Opening reads every source's layout, and every file's head where buckets ask for it. Raises InputError for what is missing or wrong in them.
+    Opening reads every source's layout, and every file's head where buckets ask for it. Raises InputError for what is missing or wrong in them,
+    and for a reader that is not installed.
     """
 
     def __init__(self, data: Data, seed: int) -> None:
+        if data.cache is None:  # what is in a cache is not read again
+            check_reader(data.reader)
         self.data, self.seed = data, seed
         self.listings: tuple[Listing, ...] = all_listed(data)
         self.plan: Plan = planned(data, self.listings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from videogen.errors import InputError
 from videogen.models.folder import find, load_vae
 from videogen.models.prompt import plain
 from videogen.models.text import TextSide, load_text_side
@@ -33,8 +35,11 @@ class Encoders(Protocol):
     def clip(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the scaled latents, both `f c h w`, of frames `f 3 H W` uint8."""
 
-    def text(self, caption: str) -> dict[str, Tensor]:
-        """What the net is told of one caption, by `port.name`: `tokens.text` `n d`, and `vector.text` `d` where there is one."""
+    def text(self, caption: str, chunks: int) -> dict[str, Tensor]:
+        """What the net is told of one caption, by `port.name`: `tokens.text` `n d`, and `vector.text` `d` where there is one.
+
+        `n` is the same for all captions, so many `chunks` of the encoder.
+        """
 
 
 class PartEncoders:
@@ -75,17 +80,21 @@ class PartEncoders:
         shift, scale = float(self.vae.config.get("shift_factor") or 0.0), float(self.vae.config["scaling_factor"])
         return (torch.cat(means) - shift) * scale, torch.cat(deviations) * scale
 
-    def text(self, caption: str) -> dict[str, Tensor]:
+    def text(self, caption: str, chunks: int) -> dict[str, Tensor]:
         """See `Encoders.text`."""
-        return {name: value[0] for name, value in self.texts([caption]).items()}
+        return {name: value[0] for name, value in self.texts([caption], chunks).items()}
 
     @torch.no_grad()
-    def texts(self, captions: Sequence[str]) -> dict[str, Tensor]:
-        """The same of several captions, `b n d` and `b d`; the short ones are filled up with chunks of the empty caption.
+    def texts(self, captions: Sequence[str], chunks: int) -> dict[str, Tensor]:
+        """The same of several captions, `b n d` and `b d`. All take `chunks`, whichever others there are, so that no caption's clip depends on its
+        neighbours: a short one is filled up with empty chunks, a long one is cut with a warning.
 
         A caption is no prompt: its brackets are characters, and weigh nothing.
         """
-        words = self.side.tokenize([plain(caption) for caption in captions])
+        whole = self.side.tokenize([plain(caption) for caption in captions])
+        if whole[0][0].chunks > chunks:
+            warnings.warn(f"captions are cut that take more than chunks: {chunks}, of 75 tokens each", stacklevel=2)
+        words = tuple(tuple(one.cut(chunks).padded(chunks) for one in batch) for batch in whole)
         told = self.side.encode(self.side.embed(words), words)
         ports: dict[str, Mapping[str, Tensor]] = {"tokens": told.tokens, "vector": told.vector}
         return {f"{port}.{name}": value for port, named in ports.items() for name, value in named.items()}
@@ -96,6 +105,10 @@ class ModelEncoders(PartEncoders):
 
     def __init__(self, model: str | Path, device: str | torch.device = "cpu") -> None:
         folder = find(model)
+        if not folder.is_dir():
+            raise InputError(
+                f"{folder} is a single file, which a training's configuration opens; give that, or a folder"
+            )
         vae, side = load_vae(folder / "vae", torch.float32), load_text_side(folder, dtype=torch.float32)
         super().__init__(vae.to(device), side.to(device))
 

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
 
-from videogen.data.opening import opened
+from videogen.data.opening import Unread, opened
 from videogen.data.rows import Place, Row, identity, stamp
 from videogen.data.windows import Extent
 from videogen.errors import InputError
@@ -25,11 +25,12 @@ NOTHING = Extent(0, Fraction(1))
 
 @dataclass(frozen=True)
 class Facts:
-    """A clip's extent, and its width and height as it is shown; or what is wrong with it."""
+    """A clip's extent, and its width and height as it is shown; or what is wrong with it, and whether that will stay so."""
 
     extent: Extent = NOTHING
     size: tuple[int, int] = (0, 0)
     wrong: str | None = None
+    lasting: bool = True
 
 
 def look(place: Place) -> Facts:
@@ -38,11 +39,14 @@ def look(place: Place) -> Facts:
         with opened(place) as clip:
             return Facts(clip.extent, clip.size())
     except InputError as problem:
-        return Facts(wrong=str(problem))
+        return Facts(wrong=str(problem), lasting=not isinstance(problem, Unread))
 
 
 def surveyed(rows: Sequence[Row], store: Path, workers: int) -> Iterator[Facts]:
-    """The facts of every row, in their order; those that `store` lacks, or has of a file that has changed since, are found and put there."""
+    """The facts of every row, in their order; those that `store` lacks, or has of a file that has changed since, are found and put there.
+
+    What was found is put there too when whoever takes them stops.
+    """
     known = _known(store / FILE)
     new: dict[str, tuple[str, Facts]] = {}
 
@@ -55,12 +59,14 @@ def surveyed(rows: Sequence[Row], store: Path, workers: int) -> Iterator[Facts]:
         old = known.get(name)
         return name, now, old[1] if old and old[0] == now else look(row.place)
 
-    for name, now, found in ordered(facts, rows, workers):
-        if now and known.get(name) != (now, found):
-            new[name] = now, found
-        yield found
-    if new:
-        _write(store, known | new)
+    try:
+        for name, now, found in ordered(facts, rows, workers):
+            if now and found.lasting and known.get(name) != (now, found):
+                new[name] = now, found
+            yield found
+    finally:
+        if new:
+            _write(store, known | new)
 
 
 def ordered(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import errno
 import io
 import itertools
 import os
@@ -12,20 +13,30 @@ from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol
 
+import av
 import numpy as np
 from PIL import Image, ImageOps, ImageSequence
 
 from videogen.clip import rgb
 from videogen.data.decoding import Video
 from videogen.data.fitting import Fit, fitted
-from videogen.data.rows import MOVING, STILLS, File, Member, Place
+from videogen.data.rows import MOVING, STILLS, File, Member, Place, content
 from videogen.data.windows import Extent
 from videogen.errors import InputError, reason
+from videogen.pictures import UNREADABLE
 
 PICTURE = Extent(1, Fraction(1))
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 Reader = Literal["pyav", "decord"]
+
+OF_THE_MACHINE = frozenset(
+    {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN}
+)
+SAID_OF_FILES = frozenset({errno.EIO, errno.ENOMEM})  # by FFmpeg, of broken ones too
+
+
+class Unread(InputError):
+    """A clip could not be read for a reason that says nothing about it: a disk that fails, too many open files, no memory."""
 
 
 class Opened(Protocol):
@@ -45,19 +56,39 @@ class Opened(Protocol):
 
 @contextlib.contextmanager
 def opened(place: Place, reader: Reader = "pyav") -> Iterator[Opened]:
-    """The clip at a place. Raises InputError, without the place's name, for what is not there, empty or no clip; and while it is read."""
+    """The clip at a place. Raises InputError, without the place's name, for what is not there, empty or no clip; and while it is read.
+
+    It is `Unread` where the machine is at fault.
+    """
     with contextlib.ExitStack() as stack:
         try:
             yield _opened(place, reader, stack)
         except FileNotFoundError as problem:
             raise InputError("there is no file") from problem
+        except InputError as problem:
+            if _of_the_machine(problem.__cause__, place):
+                raise Unread(str(problem)) from problem
+            raise
         except (
             OSError,
             EOFError,
             OverflowError,
             MemoryError,
         ) as problem:  # a disk that fails, sizes that no machine has
+            if _of_the_machine(problem, place):
+                raise Unread(f"it cannot be read ({reason(problem)})") from problem
             raise InputError(f"broken: {reason(problem)}") from problem
+
+
+def _of_the_machine(problem: BaseException | None, place: Place) -> bool:
+    """Whether an error says nothing about the clip."""
+    if isinstance(problem, av.FFmpegError) and problem.errno in SAID_OF_FILES:
+        try:
+            content(place)
+        except InputError:
+            return True
+        return False
+    return isinstance(problem, MemoryError) or (isinstance(problem, OSError) and problem.errno in OF_THE_MACHINE)
 
 
 def _opened(place: Place, reader: Reader, stack: contextlib.ExitStack) -> Opened:
@@ -81,6 +112,14 @@ def _opened(place: Place, reader: Reader, stack: contextlib.ExitStack) -> Opened
 
         return DecordVideo(file)
     return stack.enter_context(contextlib.closing(Video(file)))
+
+
+def check_reader(reader: Reader) -> None:
+    """Raises InputError for a reader that is not installed."""
+    if reader == "decord":
+        from videogen.data import through_decord
+
+        through_decord.installed()
 
 
 class Part(io.RawIOBase):

@@ -1,4 +1,7 @@
-"""Pairs: clips and pictures at any depth of a folder, each beside a text of its name, `a.mp4` and `a.txt`."""
+"""Pairs: clips and pictures at any depth of a folder, each beside a text of its name, `a.mp4` and `a.txt`.
+
+A file of a suffix that is not known is a clip where there is a text of its name and no other clip.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from videogen.data import captions
-from videogen.data.rows import CLIPS, File, Rejected, Row
+from videogen.data.rows import CLIPS, NOTES, File, Rejected, Row
 from videogen.data.settings import Pairs
 from videogen.errors import InputError
 
@@ -28,10 +31,11 @@ def read(source: Pairs) -> Iterator[Row | Rejected]:
 
 def _folder(source: Pairs, folder: Path, names: list[str]) -> Iterator[Row | Rejected]:
     texts = {Path(name).stem for name in names if Path(name).suffix.lower() == ".txt"}
+    lone = texts - {Path(name).stem for name in names if Path(name).suffix.lower() in CLIPS}
     clips = [
         name
         for name in names
-        if Path(name).suffix.lower() != ".txt" and (Path(name).suffix.lower() in CLIPS or Path(name).stem in texts)
+        if Path(name).suffix.lower() in CLIPS or (Path(name).stem in lone and Path(name).suffix.lower() not in NOTES)
     ]
     for name in clips:
         key = (folder / name).relative_to(source.folder).as_posix()

@@ -18,6 +18,7 @@ VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts
 MOVING = (".gif", ".webp")
 STILLS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 CLIPS = (*VIDEOS, *MOVING, *STILLS)
+NOTES = (".txt", ".json", ".csv", ".srt", ".vtt", ".npy", ".npz")  # what lies beside clips and is none
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,7 @@ class Data(Strict):
     crop: Literal["center", "random"] = "center"
     flip: bool = True  # half of the draws mirrored, where no caption says left or right
     drop: float = Field(0.1, ge=0, le=1)  # share of captions left empty, for guidance
+    chunks: int = Field(1, ge=1, le=64)  # of a caption, 75 tokens each: longer ones are cut, shorter ones filled up
     batch_size: int = Field(4, ge=1)  # over all processes together
     workers: int = Field(2, ge=1, le=256)  # threads that decode, a process
     broken: float = Field(0.05, ge=0, le=1)  # a larger share of broken clips stops the run

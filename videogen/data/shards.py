@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from videogen.data import captions
-from videogen.data.rows import CLIPS, Member, Rejected, Row, inside
+from videogen.data.rows import CLIPS, VIDEOS, Member, Rejected, Row, inside
 from videogen.data.settings import Shards
 from videogen.errors import InputError, reason
 
@@ -58,6 +58,7 @@ def _choices(part: str) -> list[str]:
 
 def read_shard(path: Path, source: Shards) -> Iterator[Row | Rejected]:
     """The rows of one shard. One that breaks off gives what lies whole before the cut, and says so."""
+    shard = path.as_posix()  # with its folder: shards of several folders have the same names
     key: str | None = None
     clip: list[Member] = []
     found: list[str] = []
@@ -73,13 +74,13 @@ def read_shard(path: Path, source: Shards) -> Iterator[Row | Rejected]:
         name = inside(info.name)
         if name is None or not info.isreg():
             what = "its name leads out of the shard" if name is None else "no file but a link or a device"
-            yield Rejected(f"{path.name}/{info.name[:120]}", what)
+            yield Rejected(f"{shard}/{info.name[:120]}", what)
             continue
         stem, suffix = _split(name)
-        if f"{path.name}/{stem}" != key:
+        if f"{shard}/{stem}" != key:
             if key is not None:
                 yield _row(source, key, clip, found, wrong)
-            key, clip, found, wrong = f"{path.name}/{stem}", [], [], None
+            key, clip, found, wrong = f"{shard}/{stem}", [], [], None
         if suffix in CLIPS:
             clip.append(Member(str(path), info.offset_data, info.size, info.name))
         elif suffix in (".txt", ".json"):
@@ -102,7 +103,7 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes | None] | Reje
                 if info.isdir():
                     continue
                 if info.isreg() and info.offset_data + info.size > size:
-                    yield Rejected(path.name, f"the shard breaks off in {info.name}, after {count} members")
+                    yield Rejected(path.as_posix(), f"the shard breaks off in {info.name}, after {count} members")
                     return
                 short = info.isreg() and info.name.lower().endswith((".txt", ".json")) and info.size <= TEXT
                 file = tar.extractfile(info) if short else None
@@ -113,13 +114,13 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, bytes | None] | Reje
         with path.open("rb") as plain:
             plain.seek(end)
             if plain.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                yield Rejected(path.name, f"the shard breaks off after {count} members (it has no end)")
+                yield Rejected(path.as_posix(), f"the shard breaks off after {count} members (it has no end)")
     except (tarfile.TarError, OSError, EOFError, ValueError) as problem:
         if count == 0:
             raise InputError(
                 f"{path} is no tar file that can be read ({reason(problem)}); compressed shards are unpacked first"
             ) from problem
-        yield Rejected(path.name, f"the shard breaks off after {count} members ({reason(problem)})")
+        yield Rejected(path.as_posix(), f"the shard breaks off after {count} members ({reason(problem)})")
 
 
 def _split(name: PurePosixPath) -> tuple[str, str]:
@@ -136,6 +137,8 @@ def _told(text: bytes | None, suffix: str, source: Shards) -> list[str]:
 
 
 def _row(source: Shards, key: str, clip: list[Member], found: list[str], wrong: str | None) -> Row | Rejected:
+    films = [member for member in clip if PurePosixPath(member.name).suffix.lower() in VIDEOS]
+    clip = films if len(films) == 1 else clip  # what else there is are its thumbnails
     if wrong or len(clip) != 1:
         return Rejected(key, wrong or ("no clip beside the caption" if not clip else f"{len(clip)} clips of one key"))
     told = captions.settled(found, source.prompt)

@@ -14,17 +14,23 @@ from videogen.data.fitting import Fit, fitted
 from videogen.errors import InputError, reason
 
 
+def installed() -> Any:
+    """The library. Raises InputError where it is not installed."""
+    try:
+        import decord
+    except ImportError as problem:
+        raise InputError("reader: decord is not installed (pip install decord); use reader: pyav") from problem
+    return decord
+
+
 class DecordVideo:
     """An open video. How long it is, is read as `Video` does, so that frame numbers mean the same.
 
-    Raises InputError where decord is not installed or cannot read the file, and for rotated videos, which it would show lying.
+    Raises InputError where decord cannot read the file, and for rotated videos, which it would show lying.
     """
 
     def __init__(self, file: Any) -> None:
-        try:
-            import decord
-        except ImportError as problem:
-            raise InputError("reader: decord is not installed (pip install decord); use reader: pyav") from problem
+        decord = installed()
         video = Video(file)
         try:
             self.extent = video.extent

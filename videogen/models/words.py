@@ -59,6 +59,12 @@ class Words:
             offsets=self.offsets + (((0, 0),) * length,) * more,
         )
 
+    def cut(self, chunks: int) -> Words:
+        """The prompt's first chunks, at most so many; its text stays whole."""
+        return dataclasses.replace(
+            self, ids=self.ids[:chunks], weights=self.weights[:chunks], offsets=self.offsets[:chunks]
+        )
+
     def where(self, phrase: str) -> tuple[int, ...]:
         """Where a word or phrase stands as whole words: positions on the token axis, ascending, all occurrences.
 

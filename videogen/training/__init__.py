@@ -12,7 +12,7 @@ from videogen.training.config import RunConfig, Strict, override, read, validate
 from videogen.training.flags import spelt, translated
 from videogen.training.recipe import Draw, Recipe
 
-__all__ = ["Draw", "Offer", "Recipe", "recipes", "train"]
+__all__ = ["Draw", "Offer", "Recipe", "built", "configured", "recipes", "train"]
 
 
 class Offer(NamedTuple):
@@ -71,6 +71,24 @@ def _announced(entry: Any) -> Callable[[], Offer]:
     return lambda: entry.load()()
 
 
+def configured(config: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The values of a training's YAML file with flags and overrides put in (see `train`); nothing is validated yet."""
+    return override(translated(read(config)), spelt(overrides))
+
+
+def built(
+    values: Mapping[str, Any], offers: Mapping[str, Callable[[], Offer]] | None = None
+) -> tuple[RunConfig[Any], Recipe]:
+    """The run that a training's values describe, and its recipe, not prepared. Raises InputError for a wrong key or value."""
+    offers = recipes() if offers is None else offers
+    name = str(values.get("recipe"))
+    if name not in offers:
+        raise InputError(f"configuration: recipe is {name!r}; known are {', '.join(offers)}")
+    offer = offers[name]()
+    run = validate(RunConfig[offer.settings], values)  # type: ignore[name-defined]
+    return run, offer.build(run if offer.takes_run else run.settings)
+
+
 def train(
     config: str | Path,
     overrides: Sequence[str] = (),
@@ -88,11 +106,4 @@ def train(
     """
     from videogen.training.loop import Loop
 
-    offers = recipes() if offers is None else offers
-    values = override(translated(read(config)), spelt(overrides))
-    name = str(values.get("recipe"))
-    if name not in offers:
-        raise InputError(f"configuration: recipe is {name!r}; known are {', '.join(offers)}")
-    offer = offers[name]()
-    run = validate(RunConfig[offer.settings], values)  # type: ignore[name-defined]
-    return Loop(run, offer.build(run if offer.takes_run else run.settings)).run(resume)
+    return Loop(*built(configured(config, overrides), offers)).run(resume)

@@ -97,19 +97,24 @@ class Diffusion:
         if run.every.validate_ and run.settings.validation is None:
             raise InputError("every.validate: settings.validation names no prompts; give some, or set it to 0")
 
+    def model(self) -> Pipeline:
+        """The model, its LoRA files merged; on the processor, so that its weights, and a cache's keys, are the same for any device."""
+        pipe = self.kind.open(self.settings)
+        for name, weight in self.settings.loras.items():
+            pipe.load_lora(find(name), weight, name)  # files in several folders may have one name
+        if self.settings.loras:
+            pipe.loras.fuse()
+        return pipe
+
     def prepare(self, device: torch.device) -> Mapping[str, Sequence[nn.Parameter]]:
         """The model, its data, and what trains of it."""
         s = self.settings
-        self.pipe = self.kind.open(s).to(device)
+        self.pipe = self.model().to(device)
         self.root = unet = self.pipe.parts.unet
         if self.run.shards:  # torch's fully_shard takes no kernels in channels-last memory
             unet.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.pipe.parts.vae.requires_grad_(False)
         self.pipe.parts.text.requires_grad_(False)
-        for name, weight in s.loras.items():
-            self.pipe.load_lora(find(name), weight)
-        if s.loras:
-            self.pipe.loras.fuse()
         self.feed = self.fed_from(s.data, "data")
         if self.kind.low_rank:
             ((group, pattern),) = self.kind.sets.items()

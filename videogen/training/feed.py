@@ -82,7 +82,7 @@ class Feed:
         within = torch.randn(size, *known.mean.shape[1:], generator=generator)[draw.share(size)]
         device = self.encoders.device
         latents = known.mean.to(device) + known.deviation.to(device) * within.to(device)
-        text = known.text or self.encoders.texts(known.captions)
+        text = known.text or self.encoders.texts(known.captions, self.data.chunks)
         return Fed(known.keys, known.captions, latents, self.told(text, len(latents), latents.shape), known.counts)
 
     def encoded(self, batch: Batch) -> LatentBatch:

@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
 from tests import folders
 from tests.videogen.cli.calls import Run, contents, error_line, one_error_line
 from tests.videogen.data.films import film, picture
+from videogen.errors import InputError
+from videogen.training import built
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +42,8 @@ def config(folder: Path, films: Path, **values: Any) -> Path:
         "store": str(folder / "store"),
     }
     path = folder / "config.yaml"
-    path.write_text(
-        yaml.safe_dump({"recipe": "motion", "seed": 3, "settings": {"model": "none", "data": section | values}})
-    )
+    run = {"recipe": "lora", "seed": 3, "out": str(folder / "run"), "budget": {"steps": 1}}
+    path.write_text(yaml.safe_dump(run | {"settings": {"model": "none", "data": section | values}}))
     return path
 
 
@@ -111,6 +114,8 @@ def with_stills(path: Path, pictures: Path, **values: Any) -> dict[str, Any]:
     """The values of a configuration that reads pictures beside the clips."""
     whole = yaml.safe_load(path.read_text())
     own = {"sources": [{"layout": "pairs", "folder": str(pictures)}], "frames": 1}
+    whole |= {"recipe": "joint"}
+    whole["settings"] |= {"modules": {"heads": 4}}
     whole["settings"]["stills"] = whole["settings"]["data"] | own | values
     return whole
 
@@ -166,6 +171,37 @@ def test_cache_fills_that_of_the_stills_too_and_prunes_neither(
     del values["settings"]["data"]["cache"]
     path.write_text(yaml.safe_dump(values))
     assert run("data", "cache", path, "--quiet").out.startswith(f"{tmp_path / cache}: 2 clips, 0 encoded now")
+
+
+def lora(path: Path, seed: int) -> str:
+    """A LoRA file that changes the tiny model's text encoder."""
+    path.parent.mkdir()
+    layer, draw = "lora_te_text_model_encoder_layers_0_self_attn_q_proj", torch.Generator().manual_seed(seed)
+    tensors = {"lora_down": torch.randn(2, 32, generator=draw), "lora_up": torch.randn(32, 2, generator=draw)}
+    save_file({f"{layer}.{name}.weight": tensor for name, tensor in tensors.items()}, path)
+    return str(path)
+
+
+def test_a_cache_is_of_the_model_that_is_trained(run: Run, films: Path, tmp_path: Path) -> None:
+    """Its LoRA files change what captions become, and may have one name; a model may be a file."""
+    folders.stable_diffusion(tmp_path / "model")
+    path = config(tmp_path, films, cache={"folder": str(tmp_path / "cache")}, broken=0.5)
+    values = yaml.safe_load(path.read_text())
+    files = [lora(tmp_path / name / "pytorch_lora_weights.safetensors", seed) for seed, name in enumerate("ab")]
+    values["settings"] |= {"model": str(tmp_path / "model"), "loras": dict.fromkeys(files, 1.0)}
+    path.write_text(yaml.safe_dump(values))
+    assert "5 captions, 5 encoded now" in run("data", "cache", path, "--quiet").out
+    recipe = built(values)[1]
+    recipe.prepare(torch.device("cpu"))  # which looks everything up
+    values["settings"]["loras"] = {files[0]: 1.0}
+    with pytest.raises(InputError, match="lacks 5 of 5"):
+        built(values)[1].prepare(torch.device("cpu"))
+    (tmp_path / "model.safetensors").write_bytes(b"no weights")
+    alone = yaml.safe_dump({"model": str(tmp_path / "model.safetensors"), "data": values["settings"]["data"]})
+    (tmp_path / "alone.yaml").write_text(alone)
+    assert "is a single file" in error_line(run("data", "cache", tmp_path / "alone.yaml", "--quiet"))
+    single = ("settings.model=" + str(tmp_path / "model.safetensors"), "settings.loras={}")
+    assert "model.safetensors holds no weights" in error_line(run("data", "cache", path, *single, "--quiet"))
 
 
 def test_cache_needs_a_folder_and_a_model(run: Run, films: Path, tmp_path: Path) -> None:

@@ -37,9 +37,8 @@ class Toy:
         mean = torch.nn.functional.avg_pool2d(frames.float() / 127.5 - 1, 2)
         return mean, mean.abs() / 10 + 0.01
 
-    def text(self, caption: str) -> dict[str, Tensor]:
-        chunks = max(1, -(-len(caption) // 8))
-        letters = torch.tensor([float(ord(c)) for c in caption.ljust(chunks * 8)])
+    def text(self, caption: str, chunks: int) -> dict[str, Tensor]:
+        letters = torch.tensor([float(ord(c)) for c in caption.ljust(chunks * 8)[: chunks * 8]])
         return {"tokens.text": letters[:, None], "vector.text": letters.mean(0, keepdim=True)}
 
 
@@ -57,6 +56,7 @@ def data(folder: Path, **values: Any) -> Data:
     small = {
         "sources": [{"layout": "pairs", "folder": str(folder)}], "frames": 4, "stride": 3, "size": "32x32", "batch_size": 3,
         "store": str(folder.parent / "store"), "cache": {"folder": str(folder.parent / "cache")}, "broken": 1.0, "drop": 0.3,
+        "chunks": 3,
     }  # fmt: skip
     return Data.model_validate(small | values)
 
@@ -88,9 +88,8 @@ def test_a_loss_from_the_cache_is_the_loss_from_the_files(folder: Path, values: 
         mean, deviation = (torch.stack(parts) for parts in zip(*map(toy.clip, batch.frames)))
         losses = [(m + d * noise).square().mean() for m, d in ((mean, deviation), (latents.mean, latents.deviation))]
         torch.testing.assert_close(losses[0], losses[1], rtol=0, atol=1e-5)
-        longest = max(8, *(-(-len(caption) // 8) * 8 for caption in batch.captions))
         for caption, told in zip(batch.captions, latents.text["tokens.text"]):
-            assert "".join(chr(int(c)) for c in told.flatten()) == caption.ljust(longest)
+            assert "".join(chr(int(c)) for c in told.flatten()) == caption.ljust(24)
 
 
 def test_what_an_empty_cache_lacks_is_every_clip_once(folder: Path) -> None:
@@ -123,7 +122,7 @@ def test_what_has_changed_is_stale_and_only_that(folder: Path) -> None:
     CachedClips(settings, 0, Toy())
 
 
-@pytest.mark.parametrize("values", [{"size": "24x32"}, {"stride": 2}, {"window": "head"}, {"frames": 3}])
+@pytest.mark.parametrize("values", [{"size": "24x32"}, {"stride": 2}, {"window": "head"}, {"frames": 3}, {"chunks": 2}])
 def test_another_setting_is_another_entry_and_the_old_ones_stay(folder: Path, values: dict[str, Any]) -> None:
     settings, other = data(folder), data(folder, **values)
     filled(settings, Toy())
@@ -274,8 +273,7 @@ def test_brackets_in_a_caption_are_characters(tmp_path: Path) -> None:
     caption = "a film (in colour:1.5) BREAK [uncut"
     words = encoders.side.tokenize([plain(caption)])
     literal = encoders.side.encode(encoders.side.embed(words), words).tokens["text"][0]
-    told = encoders.text(caption)["tokens.text"]
-    assert len(told) == len(encoders.text("")["tokens.text"])
+    told = encoders.text(caption, 1)["tokens.text"]
     assert torch.equal(told, literal)
 
 
@@ -315,8 +313,8 @@ def test_a_model_encodes_as_its_pipeline_does(tmp_path: Path) -> None:
     short, long = "a film", "a film of " + "very " * 60 + "long roads"
     words = encoders.side.tokenize([short, long])
     together = encoders.side.encode(encoders.side.embed(words), words).tokens["text"]
-    alone = [encoders.text(caption)["tokens.text"] for caption in (short, long, "")]
-    longest = len(alone[1])
-    assert longest > len(alone[0])
-    padded = torch.cat([alone[0], *[alone[2]] * (longest // len(alone[2]) - 1)])
-    torch.testing.assert_close(together, torch.stack([padded, alone[1]]), rtol=0, atol=1e-5)
+    alone = torch.stack([encoders.text(caption, words[0][0].chunks)["tokens.text"] for caption in (short, long)])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+    with pytest.warns(UserWarning, match="captions are cut that take more than chunks: 1"):
+        cut = encoders.texts([short, long], 1)["tokens.text"]
+    torch.testing.assert_close(together[:, : cut.shape[1]], cut, rtol=0, atol=1e-5)

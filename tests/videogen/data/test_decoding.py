@@ -235,6 +235,21 @@ def test_garbled_files_are_read_or_told_and_nothing_else(tmp_path: Path, suffix:
     assert all(line and "\n" not in line for line in told)
 
 
+def test_a_gif_that_is_cut_anywhere_is_read_or_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.gif"
+    pictures = [Image.fromarray(flat(i)) for i in range(3)]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:])
+    whole, told = path.read_bytes(), 0
+    for size in range(1, len(whole), 23):
+        path.write_bytes(whole[:size])
+        try:
+            with opened(File(str(path))) as clip:
+                clip.frames([0, clip.extent.count - 1], None)
+        except InputError:
+            told += 1
+    assert told
+
+
 def test_a_stream_without_an_index_is_jumped_through_where_gaps_are_long(tmp_path: Path) -> None:
     times = [12 * i for i in range(COUNT)]  # a frame a second
     video = Video(str(film(tmp_path / "a.ts", times=times, gop=4)))

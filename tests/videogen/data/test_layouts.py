@@ -161,6 +161,16 @@ def test_pairs(tmp_path: Path) -> None:
     assert {row.key: row.captions for row in kept.rows}["c.mp4"] == ("a film",)
 
 
+def test_what_lies_beside_a_pair_is_no_clip(tmp_path: Path) -> None:
+    """As video2dataset and img2dataset write folders."""
+    for name in ("0", "1"):
+        (tmp_path / f"{name}.txt").write_text("a film")
+    touch(*(tmp_path / f"0.{suffix}" for suffix in ("mp4", "json", "npz", "m4a", "vtt")), tmp_path / "1.json")
+    listing = source(layout="pairs", folder=tmp_path)
+    assert [row.key for row in listing.rows] == ["0.mp4"]
+    assert told(listing) == {"1.txt": "a caption without a clip"}
+
+
 def test_folders_of_frames(tmp_path: Path) -> None:
     for i in (1, 2, 10):
         picture(tmp_path / "walk" / f"f{i}.png", i)
@@ -180,7 +190,8 @@ def test_an_empty_folder_is_refused(tmp_path: Path, layout: str) -> None:
         source(layout=layout, folder=tmp_path)
 
 
-def test_shards(tmp_path: Path) -> None:
+def test_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     shard(
         tmp_path / "0.tar",
         {"a.mp4": b"film", "a.txt": ODD.encode(), "b.json": b'{"caption": ["one", "two"]}', "b.mp4": b"films"},
@@ -197,7 +208,7 @@ def test_shards(tmp_path: Path) -> None:
             "g.json": b"{",
         },
     )
-    listing = source(layout="shards", shards=str(tmp_path / "{0..1}.tar"))
+    listing = source(layout="shards", shards="{0..1}.tar")
     assert [(row.key, row.captions) for row in listing.rows] == [
         ("0.tar/a", (" ".join(ODD.split()),)), ("0.tar/b", ("one", "two")), ("1.tar/sub/c", ("c",)),
     ]  # fmt: skip
@@ -211,6 +222,26 @@ def test_shards(tmp_path: Path) -> None:
     assert reasons["1.tar/g"].startswith("g.json: ")
 
 
+def test_shards_of_one_name_in_several_folders(tmp_path: Path) -> None:
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        shard(tmp_path / folder / "0.tar", {"a.mp4": b"film", "a.txt": folder.encode()})
+    listing = source(layout="shards", shards=str(tmp_path / "{a,b}" / "0.tar"))
+    assert [(row.key, row.captions) for row in listing.rows] == [
+        (f"{(tmp_path / folder).as_posix()}/0.tar/a", (folder,)) for folder in "ab"
+    ]
+    assert not listing.rejected
+
+
+def test_a_thumbnail_in_a_shard_is_not_its_clip(tmp_path: Path) -> None:
+    two = {"b.jpg": b"x", "b.png": b"x", "b.txt": b"b"}
+    shard(tmp_path / "0.tar", {"a.jpg": b"thumb", "a.mp4": b"film", "a.txt": b"a"} | two)
+    listing = source(layout="shards", shards=str(tmp_path / "0.tar"))
+    ((name, size),) = ((row.place.name, row.place.size) for row in listing.rows if isinstance(row.place, Member))
+    assert (name, size) == ("a.mp4", 4)
+    assert list(told(listing).values()) == ["2 clips of one key"]
+
+
 def test_links_in_a_shard_lead_nowhere(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "0.tar", "w") as tar:
         link = tarfile.TarInfo("a.mp4")
@@ -221,8 +252,8 @@ def test_links_in_a_shard_lead_nowhere(tmp_path: Path) -> None:
             info.size = 1
             tar.addfile(info, io.BytesIO(b"x"))
     listing = source(layout="shards", shards=str(tmp_path / "0.tar"))
-    assert [row.key for row in listing.rows] == ["0.tar/b"]
-    assert told(listing)["0.tar/a.mp4"] == "no file but a link or a device"
+    assert [row.key for row in listing.rows] == [f"{tmp_path.as_posix()}/0.tar/b"]
+    assert told(listing)[f"{tmp_path.as_posix()}/0.tar/a.mp4"] == "no file but a link or a device"
 
 
 @pytest.mark.parametrize("where", ["header", "data"])
@@ -232,8 +263,8 @@ def test_a_shard_cut_in_the_middle_gives_what_lies_before_the_cut(tmp_path: Path
     cut = members[4].offset + 200 if where == "header" else members[4].offset_data + 1000
     path.write_bytes(path.read_bytes()[:cut])
     listing = source(layout="shards", shards=str(path))
-    assert [row.key for row in listing.rows] == ["0.tar/a", "0.tar/b"]
-    assert [wrong.key for wrong in listing.rejected] == ["0.tar"]
+    assert [row.key for row in listing.rows] == [f"{path.as_posix()}/{key}" for key in "ab"]
+    assert [wrong.key for wrong in listing.rejected] == [path.as_posix()]
     assert "breaks off" in listing.rejected[0].reason
 
 
