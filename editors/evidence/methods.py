@@ -198,9 +198,10 @@ def _fatezero(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
         settings = Settings(Exchange("refine", cross, selfs), blend_attention=False, blend_window=(0.0, 1.0))
     if trial.edit in LOCAL:
         settings = dataclasses.replace(settings, blend=nouns(trial), blend_latents=True)
+    # On an image model it reads other frames, in an inversion of its own.
+    shared = None if shop.moving.motion is None else inversion(shop, shop.moving, trial, clip)
     return editors.fatezero(
-        shop.moving, clip, trial.source, trial.target, settings=settings, trajectory=inversion(shop, shop.moving, trial, clip),
-        **told(shop, trial)
+        shop.moving, clip, trial.source, trial.target, settings=settings, trajectory=shared, **told(shop, trial)
     )  # fmt: skip
 
 
