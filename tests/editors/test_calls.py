@@ -23,7 +23,6 @@ def test_a_named_place_is_all_that_may_change_in_every_step() -> None:
 
 def tuning(settings: dict[str, Any], **base: Any) -> Request:
     asked = Base("a blue circle", steps=2, guidance=2.0, **base)
-    settings = {"tuning_steps": 1, "learning_rate": 1e-2, **settings}
     return Request("clip.mp4", asked, source_prompt="a red circle", method="tune_a_video", settings=settings)
 
 
@@ -31,7 +30,7 @@ def test_a_model_is_tuned_with_the_first_chunk_and_clips_are_cut_for_the_tuned_o
     still: tuple[Pipeline, Any], clip: Tensor
 ) -> None:
     """What is refused when all is ready, such as a mask, costs no tuning. The error on the clip is told once."""
-    pipe, request, asked = still[0], tuning({}), []
+    pipe, request, asked = still[0], tuning({"tuning_steps": 1, "learning_rate": 1e-2}), []
 
     def few(count: int) -> Tensor:
         asked.append(count)
