@@ -60,7 +60,7 @@ Refused = Callable[..., str]
         (["--window", "99"], "16 positions"),
         (["--window", "4", "--overlap", "4"], "smaller than the window"),
         (["--overlap", "4"], "--window"),
-        (["--window", "4", "--motion", "none"], "motion"),
+        (["--refiner-start", "0.5"], "give --refiner too"),
         (["--free-noise", "--motion", "none"], "motion"),
         (["--motion-scale", "0.5", "--motion", "none"], "none is loaded"),
         (["--free-init", "0"], "--free-init"),
