@@ -1,6 +1,5 @@
 """What is written can be read again: every format, odd sizes, fractional rates, the recipe; and nothing is left half done."""
 
-import contextlib
 import json
 import struct
 from fractions import Fraction
@@ -260,10 +259,14 @@ def test_a_gif_cut_anywhere_is_read_or_refused(tmp_path: Path) -> None:
     (path,) = video.write(tmp_path / "a.gif", shapes(4, 16, 16))
     whole = path.read_bytes()
     for act in (video.read, video.read_recipe):
-        for size in range(1, len(whole), 17):
+        sizes, refused = range(1, len(whole), 17), 0
+        for size in sizes:
             path.write_bytes(whole[:size])
-            with contextlib.suppress(InputError):
+            try:
                 act(path)
+            except InputError:
+                refused += 1
+        assert refused > 0.9 * len(sizes)  # some cuts leave whole pictures
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".png", ".webp"])
