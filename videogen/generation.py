@@ -91,7 +91,7 @@ class Request:
         if self.overlap is not None and self.window is None:
             raise InputError("an overlap belongs to windows; give --window too")
         FrameNoise(self.seed)
-        if self.refiner is None and self.refiner_start != 0.8:
+        if self.refiner is None and self.refiner_start != Request.refiner_start:
             raise InputError("a start of the refiner is given and no refiner; give --refiner too, or leave it out")
         if self.refiner is not None and self.free_init > 1:
             raise InputError("FreeInit samples the whole path again and again; leave --refiner or --free-init out")

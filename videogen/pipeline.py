@@ -103,8 +103,8 @@ class Pipeline:
             raise InputError(f"dtype is {dtype} and torch_dtype {torch_dtype}, which mean the same; give one of them")
         dtype = dtype or torch_dtype or torch.float32
         place = folder.find(model, variant, subfolder, revision=revision, local_files_only=local_files_only)
-        left_out = str(motion) == "none"
-        source = None if motion is None or left_out else folder.find(motion, local_files_only=local_files_only)
+        given = motion is not None and str(motion) != "none"
+        source = folder.find(str(motion), local_files_only=local_files_only) if given else None
         if place.is_dir():
             if tokenizer is not None or prediction_type is not None:
                 raise InputError(

@@ -83,11 +83,17 @@ def find(
 
     Raises InputError where there is neither.
     """
-    if subfolder is not None:
-        place = find(source, revision=revision, local_files_only=local_files_only) / subfolder
-        if Path(subfolder).is_absolute() or ".." in Path(subfolder).parts or not place.is_dir():
-            raise InputError(f"{source} has no folder {subfolder}; name one of its own")
+    place = _found(source, variant, subfolder, revision, local_files_only)
+    if subfolder is None:
         return place
+    if Path(subfolder).is_absolute() or ".." in Path(subfolder).parts or not (place / subfolder).is_dir():
+        raise InputError(f"{source} has no folder {subfolder}; name one of its own")
+    return place / subfolder
+
+
+def _found(
+    source: str | Path, variant: str | None, subfolder: str | None, revision: str | None, local_files_only: bool
+) -> Path:
     if str(source) == "shapes":
         return miniature()
     if not str(source).strip():
@@ -103,17 +109,22 @@ def find(
         raise InputError(
             f"{text} does not exist; give a model folder, a .safetensors or .ckpt file, or a hub id such as owner/name"
         )
-    return _from_hub(text, variant, revision, local_files_only)
+    return _from_hub(text, variant, subfolder, revision, local_files_only)
 
 
-def _from_hub(text: str, variant: str | None, revision: str | None, local_files_only: bool) -> Path:
+def _from_hub(
+    text: str, variant: str | None, subfolder: str | None, revision: str | None, local_files_only: bool
+) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
-    patterns = [*CONFIGS, *WEIGHTS]
+    within = "" if subfolder is None else f"{subfolder.strip('/')}/"
+    patterns = [within + pattern for pattern in (*CONFIGS, *WEIGHTS)]
     if not local_files_only:
         # Without an answer, what is in the cache may do; what it is that fails is told below.
         with contextlib.suppress(Exception):
-            patterns = needed(HfApi().list_repo_files(text, revision=revision), variant)
+            names = HfApi().list_repo_files(text, revision=revision)
+            inside = [name.removeprefix(within) for name in names if name.startswith(within)]
+            patterns = [within + name for name in needed(inside, variant)]
     try:
         return Path(
             snapshot_download(
@@ -121,7 +132,7 @@ def _from_hub(text: str, variant: str | None, revision: str | None, local_files_
                 revision=revision,
                 local_files_only=local_files_only,
                 allow_patterns=patterns,
-                ignore_patterns=[*LEFT_OUT],
+                ignore_patterns=[within + pattern for pattern in LEFT_OUT],
             )
         )
     except Exception as problem:

@@ -161,6 +161,19 @@ def test_a_variant_serves_the_parts_that_have_it(tmp_path: Path) -> None:
         Pipeline.from_pretrained(tmp_path, variant="nosuch")
 
 
+def test_of_a_subfolder_in_a_hub_repository_that_folder_alone_is_fetched(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the hub's client is asked for, which then finds it in the cache; the listing is a stand-in for the network's."""
+    main, asked = cached(cache, "owner/name", "main", "0123"), {}
+    folders.stable_diffusion(main / "models" / "small")
+    names = [f"{place}{name}" for place in ("", "models/small/") for name in LISTING]
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda *_, **__: names)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **options: asked.update(options) or str(main))
+    assert folder.find("owner/name", subfolder="models/small") == main / "models" / "small"
+    assert set(asked["allow_patterns"]) == {f"models/small/{name}" for name in folder.needed(LISTING)}
+
+
 def test_a_subfolder_of_a_model_is_named(tmp_path: Path) -> None:
     folders.stable_diffusion(tmp_path / "models" / "small")
     assert folder.find(tmp_path, subfolder="models/small") == tmp_path / "models" / "small"
