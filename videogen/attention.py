@@ -21,6 +21,9 @@ MOST_HEADS = 32768
 # Maps up to this size are held for the backward pass on processors, see `_written_out`.
 SMALL_MAP = 512 * 512
 
+# So many scores are held at a time by `_in_pieces`: 4 MiB, and their exponentials as much again, which a processor's caches keep.
+PIECE = 2**21
+
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """softmax(q k^T / sqrt(d)) v for q `b f heads n d` and k, v `b g heads m d`, g = f or 1 -> `b f n heads d`.
@@ -48,9 +51,11 @@ def _product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Ten
             masks = repeat(mask) if mask is None or mask.shape[axis] == 1 else mask.split(MOST_HEADS, axis)
             pieces = zip(*(x.split(MOST_HEADS, axis) for x in (q, k, v)), masks, strict=False)
             return torch.cat([_product(*piece) for piece in pieces], axis)
-    if not _written_out(q, k):
-        return F.scaled_dot_product_attention(q, k, v, mask)
-    return torch.matmul(_maps(q, k, mask).to(v.dtype), v)
+    if _written_out(q, k):
+        return torch.matmul(_maps(q, k, mask).to(v.dtype), v)
+    if mask is None and _slow_when_fused(q, k, v):
+        return _in_pieces(q, k, v)
+    return F.scaled_dot_product_attention(q, k, v, mask)
 
 
 def _maps(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
@@ -61,10 +66,39 @@ def _maps(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
     return scores.softmax(-1)
 
 
+def _trains(*inputs: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+
+
 def _written_out(q: Tensor, k: Tensor) -> bool:
     """Training in bfloat16 on a processor: the fused kernel's backward pass takes three to eight times the time of the plain product."""
-    trains = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad)
-    return trains and q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[-2] * k.shape[-2] <= SMALL_MAP
+    small = q.shape[-2] * k.shape[-2] <= SMALL_MAP
+    return _trains(q, k) and q.device.type == "cpu" and q.dtype == torch.bfloat16 and small
+
+
+def _slow_when_fused(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Inference in bfloat16 on a processor: the fused kernel takes up to four times the time of plain products, but where rows are of 13 to 31 keys,
+    whose products are slow (`python benchmarks/attention.py`). A compiled graph would spell out every piece.
+    """
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or _trains(q, k, v) or torch.compiler.is_compiling():
+        return False
+    return not 12 < k.shape[-2] < 32
+
+
+def _in_pieces(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v over the last two of four axes, by plain products of so many heads, or queries of one, as `PIECE` allows; without
+    gradients. Scores are rounded to the inputs' dtype, as where attention is written out.
+    """
+    n, keys = q.shape[-2], k.shape[-2]
+    heads, queries = max(1, PIECE // (n * keys)), max(1, PIECE // keys)
+    out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
+    unused = q.new_empty(1)
+    for whole in zip(q, k, v, out, strict=True):
+        for some_q, some_k, some_v, some_out in zip(*(x.split(heads) for x in whole), strict=True):
+            for rows, into in zip(some_q.split(queries, 1), some_out.split(queries, 1), strict=True):
+                scores = torch.baddbmm(unused, rows, some_k.transpose(1, 2), beta=0, alpha=q.shape[-1] ** -0.5)
+                into.copy_(torch.bmm(scores.softmax(-1), some_v))
+    return out
 
 
 def attend_controlled(q: Tensor, k: Tensor, v: Tensor, site: Site, p: Pass, mask: Tensor | None = None) -> Tensor:

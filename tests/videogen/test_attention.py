@@ -249,3 +249,34 @@ def test_weights_follow_the_dtype_of_the_queries_under_autocast():
     torch.testing.assert_close(
         half.float(), exact, rtol=0, atol=4 * torch.finfo(torch.bfloat16).eps * v.abs().max().item()
     )
+
+
+@pytest.mark.parametrize("piece", [attention.PIECE, 40, 8], ids=["whole", "by heads", "by queries"])
+@pytest.mark.parametrize(("n", "keys"), [(5, 8), (33, 40), (64, 7)])
+def test_attention_in_pieces_is_its_definition(piece, n, keys, monkeypatch):
+    """What inference in bfloat16 on processors takes, in a dtype where its rounding does not hide anything."""
+    monkeypatch.setattr(attention, "PIECE", piece)
+    q, k, v = (draw(2, length, 3, 4, seed=i).transpose(1, 2) for i, length in enumerate((n, keys, keys)))
+    out = attention._in_pieces(q, k, v)
+    torch.testing.assert_close(out, defined(q, k, v))
+    assert out.transpose(1, 2).is_contiguous(), (
+        "heads of a token lie beside each other, so that joining them copies nothing"
+    )
+
+
+def test_inference_in_bfloat16_on_processors_is_as_exact_in_pieces_as_fused():
+    q, k, v = (draw(2, 3, HEADS, 64, 16, seed=seed).to(torch.bfloat16) for seed in range(3))
+    exact = defined(*(x.double() for x in (q, k, v))).transpose(2, 3)
+    pieces = attend(q, k, v)
+    fused = torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(2, 3)
+    assert not torch.equal(pieces, fused), "the way that is tested was not taken"
+    assert (pieces - exact).square().mean().sqrt() < 3 * (fused - exact).square().mean().sqrt()
+
+
+def test_gradients_in_bfloat16_pass_through_maps_that_are_too_large_to_be_held(monkeypatch):
+    monkeypatch.setattr(attention, "SMALL_MAP", 1)
+    q, k, v = (draw(1, 2, HEADS, 40, 8, seed=seed).to(torch.bfloat16) for seed in range(3))
+    v.requires_grad_()
+    attend(q, k, v).sum().backward()
+    assert v.grad is not None
+    assert v.grad.abs().sum() > 0
