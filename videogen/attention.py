@@ -78,20 +78,23 @@ def _written_out(q: Tensor, k: Tensor) -> bool:
 
 def _slow_when_fused(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Inference in bfloat16 on a processor: the fused kernel takes up to four times the time of plain products, but where rows are of 13 to 31 keys,
-    whose products are slow (`python benchmarks/attention.py`). A compiled graph would spell out every piece.
+    whose products are slow (`python benchmarks/attention.py`).
     """
-    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or _trains(q, k, v) or torch.compiler.is_compiling():
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or _trains(q, k, v):
         return False
     return not 12 < k.shape[-2] < 32
 
 
+@torch.library.custom_op(
+    "videogen::attention_in_pieces", mutates_args=(), schema="(Tensor q, Tensor k, Tensor v) -> Tensor"
+)
 def _in_pieces(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) v over the last two of four axes, by plain products of so many heads, or queries of one, as `PIECE` allows; without
-    gradients. Scores are rounded to the inputs' dtype, as where attention is written out.
+    gradients. Scores are rounded to the inputs' dtype, as where attention is written out. One operator, whose loops no compiled graph spells out.
     """
     n, keys = q.shape[-2], k.shape[-2]
     heads, queries = max(1, PIECE // (n * keys)), max(1, PIECE // keys)
-    out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
+    out = _beside_each_other(q)
     unused = q.new_empty(1)
     for whole in zip(q, k, v, out, strict=True):
         for some_q, some_k, some_v, some_out in zip(*(x.split(heads) for x in whole), strict=True):
@@ -99,6 +102,12 @@ def _in_pieces(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
                 scores = torch.baddbmm(unused, rows, some_k.transpose(1, 2), beta=0, alpha=q.shape[-1] ** -0.5)
                 into.copy_(torch.bmm(scores.softmax(-1), some_v))
     return out
+
+
+@_in_pieces.register_fake
+def _beside_each_other(q: Tensor, *others: Tensor) -> Tensor:
+    """Room for the result: heads of a token lie beside each other, so that joining them copies nothing."""
+    return torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
 
 
 def attend_controlled(q: Tensor, k: Tensor, v: Tensor, site: Site, p: Pass, mask: Tensor | None = None) -> Tensor:
