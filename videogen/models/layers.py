@@ -192,8 +192,10 @@ class FeedForward(nn.Module):
     def forward(self, h: Tensor, p: Pass) -> Tensor:
         rows = h.shape[0]
         pieces = math.ceil(h.numel() * 8 / FEED_FORWARD_PIECE)
-        if pieces <= 1 or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if pieces <= 1 or torch.is_grad_enabled():
             return self._whole(h, p)
+        if torch.compiler.is_compiling():
+            return torch.cat([self._whole(piece, p) for piece in h.tensor_split(min(pieces, rows))])
         out = torch.empty_like(h)
         for piece, into in zip(h.tensor_split(min(pieces, rows)), out.tensor_split(min(pieces, rows)), strict=True):
             into.copy_(self._whole(piece, p))
