@@ -120,7 +120,7 @@ def _videogen(args: argparse.Namespace, dtype: torch.dtype, latents: torch.Tenso
 
     pipe = Pipeline.from_pretrained(args.folder, dtype=dtype, device=args.device)
     if args.compiled == "yes":
-        pipe.parts.unet.compile()
+        pipe.compile()
 
     def call() -> torch.Tensor:
         return pipe(
