@@ -34,7 +34,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as holder:
         folder = Path(holder) / "model"
         _write_model(folder, args.widths)
-        rows = [_pairs(folder, args, *setting) for setting in _settings(args)]
+        rows = [_kept(args, *setting) or _pairs(folder, args, *setting) for setting in _settings(args)]
     published(_table(rows, args), args.report, rows)
 
 
@@ -48,6 +48,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--pairs", type=int, default=3)
     machine_options(parser, "docs/benchmarks_text_to_video.md; a .json is written beside it")
+    parser.add_argument("--rows", type=Path, help="a file of rows, where a run that was stopped goes on")
     parser.add_argument("--worker", choices=LIBRARIES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -65,6 +66,22 @@ def _write_model(folder: Path, widths: str) -> None:
     AnimateDiffPipeline(**parts, motion_adapter=motion_adapter(widths)).save_pretrained(folder)
 
 
+def _setting(args: argparse.Namespace, frames: int, dtype: str, compiled: bool) -> dict[str, Any]:
+    """What a row was measured of."""
+    machine = {"device": args.device, "threads": args.threads, "pytorch": torch.__version__}
+    wanted = {"widths": args.widths, "side": args.side, "steps": args.steps, "pairs": args.pairs}
+    return {"frames": frames, "dtype": dtype, "compiled": compiled, **wanted, **machine}
+
+
+def _kept(args: argparse.Namespace, *setting: Any) -> dict[str, Any] | None:
+    """The row of an earlier run, where it measured the very same."""
+    if args.rows is None or not args.rows.exists():
+        return None
+    asked = _setting(args, *setting)
+    rows: list[dict[str, Any]] = [json.loads(line) for line in args.rows.read_text(encoding="utf-8").splitlines()]
+    return next((row for row in rows if asked.items() <= row.items()), None)
+
+
 def _pairs(folder: Path, args: argparse.Namespace, frames: int, dtype: str, compiled: bool) -> dict[str, Any]:
     """One row: both libraries started, warmed up, then asked in turn."""
     workers = {name: _worker(name, folder, args, frames, dtype, compiled) for name in LIBRARIES}
@@ -72,11 +89,14 @@ def _pairs(folder: Path, args: argparse.Namespace, frames: int, dtype: str, comp
     runs = taken_in_turn(workers, args.pairs)
     outputs = [torch.load(folder / f"{name}.pt", weights_only=True) for name in LIBRARIES]
     row = {
-        "frames": frames, "dtype": dtype, "compiled": compiled, "device": args.device, "widths": args.widths,
+        **_setting(args, frames, dtype, compiled),
         **compared(runs, *LIBRARIES), "first_seconds": {name: first[name]["seconds"] for name in LIBRARIES},
         "largest_difference": float((outputs[0] - outputs[1]).abs().max()), "largest_value": float(outputs[0].abs().max()),
     }  # fmt: skip
     print(json.dumps(row), flush=True)
+    if args.rows is not None:
+        with args.rows.open("a", encoding="utf-8") as rows:
+            rows.write(json.dumps(row) + "\n")
     return row
 
 

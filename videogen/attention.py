@@ -21,8 +21,8 @@ MOST_HEADS = 32768
 # Maps up to this size are held for the backward pass on processors, see `_written_out`.
 SMALL_MAP = 512 * 512
 
-# So many scores are held at a time by `_in_pieces`: 4 MiB, and their exponentials as much again, which a processor's caches keep.
-PIECE = 2**21
+# So many inputs and scores `_in_pieces` works on at a time: 5 MiB, which a processor's caches keep.
+PIECE = 5 * 2**19
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -77,12 +77,11 @@ def _written_out(q: Tensor, k: Tensor) -> bool:
 
 
 def _slow_when_fused(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Inference in bfloat16 on a processor: the fused kernel takes up to four times the time of plain products, but where rows are of 13 to 31 keys,
-    whose products are slow (`python benchmarks/attention.py`).
+    """Inference in bfloat16 on a processor: the fused kernel takes up to four times the time of plain products (`python benchmarks/attention.py`),
+    but for the smallest pictures.
     """
-    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or _trains(q, k, v):
-        return False
-    return not 12 < k.shape[-2] < 32
+    large = q.shape[1] * q.shape[2] * k.shape[2] >= 2**15
+    return large and q.device.type == "cpu" and q.dtype == torch.bfloat16 and not _trains(q, k, v)
 
 
 @torch.library.custom_op(
@@ -92,15 +91,17 @@ def _in_pieces(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) v over the last two of four axes, by plain products of so many heads, or queries of one, as `PIECE` allows; without
     gradients. Scores are rounded to the inputs' dtype, as where attention is written out. One operator, whose loops no compiled graph spells out.
     """
-    n, keys = q.shape[-2], k.shape[-2]
-    heads, queries = max(1, PIECE // (n * keys)), max(1, PIECE // keys)
+    n, keys, d = q.shape[-2], k.shape[-2], q.shape[-1]
+    heads, queries = max(1, PIECE // (n * keys + (n + 2 * keys) * d)), max(1, PIECE // keys)
+    # The softmax of bfloat16 goes number by number where a row is shorter than its 32 lanes; float32 has 16.
+    wide = torch.float32 if 16 <= keys < 32 else q.dtype
     out = _beside_each_other(q)
     unused = q.new_empty(1)
     for whole in zip(q, k, v, out, strict=True):
         for some_q, some_k, some_v, some_out in zip(*(x.split(heads) for x in whole), strict=True):
             for rows, into in zip(some_q.split(queries, 1), some_out.split(queries, 1), strict=True):
                 scores = torch.baddbmm(unused, rows, some_k.transpose(1, 2), beta=0, alpha=q.shape[-1] ** -0.5)
-                into.copy_(torch.bmm(scores.softmax(-1), some_v))
+                into.copy_(torch.bmm(scores.to(wide).softmax(-1).to(v.dtype), some_v))
     return out
 
 

@@ -265,7 +265,7 @@ def test_attention_in_pieces_is_its_definition(piece, n, keys, monkeypatch):
 
 
 def test_inference_in_bfloat16_on_processors_is_as_exact_in_pieces_as_fused():
-    q, k, v = (draw(2, 3, HEADS, 64, 16, seed=seed).to(torch.bfloat16) for seed in range(3))
+    q, k, v = (draw(2, 3, HEADS, 128, 16, seed=seed).to(torch.bfloat16) for seed in range(3))
     exact = defined(*(x.double() for x in (q, k, v))).transpose(2, 3)
     pieces = attend(q, k, v)
     fused = torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(2, 3)
