@@ -11,7 +11,8 @@ tune    a step of Tune-A-Video against the plain loop whose attention writes its
         (the recipe's own way) and without it; the plain loop never has it
 chunks  memory of `videogen edit` on the miniature over the number of source frames, in chunks of eight
 
-A figure is the median of the pairs' ratios; memory is what a call needs above what the process held before it. Models have random weights.
+A figure is the median of the pairs' ratios; memory is the most that a call holds above what the process held before it, the resident ratio of the same
+with what glibc keeps of freed blocks. Models have random weights.
 """
 
 from __future__ import annotations
@@ -25,7 +26,19 @@ from typing import Any
 
 import torch
 from editing_sides import SIDES
-from measuring import Worker, alone, cells, compared, machine_options, made_by, published, serve, taken_in_turn
+from measuring import (
+    Worker,
+    alone,
+    cells,
+    compared,
+    header,
+    heads,
+    machine_options,
+    made_by,
+    published,
+    serve,
+    taken_in_turn,
+)
 from random_models import save_stable_diffusion
 
 Row = dict[str, Any]
@@ -122,10 +135,10 @@ def _pairs(part: str, setting: Row, holder: Path, args: argparse.Namespace) -> R
     workers = {side: Worker(_words(side, setting, holder, args)) for side in (peer, ours)}
     for worker in workers.values():
         worker.ask("warm")
-    runs = taken_in_turn(workers, 1 if args.tiny else args.pairs)
+    runs, held = taken_in_turn(workers, 1 if args.tiny else args.pairs)
     theirs, own = (torch.load(holder / f"{side}.pt", weights_only=True) for side in (peer, ours))
     return {
-        "part": part, **setting, "pairs": len(runs), **compared(runs, peer, ours),
+        "part": part, **setting, "pairs": len(runs), **compared(runs, held, peer, ours),
         "largest_difference": float((theirs - own).abs().max()),
     }  # fmt: skip
 
@@ -145,10 +158,7 @@ def _table(part: str, rows: Sequence[Row]) -> str:
             lines.append(f"| {row['frames']} | {row['seconds']:.1f} | {row['peak_mib']:.0f} | {ratio:.2f} |")
         return "\n".join(lines)
     (peer, ours), target = PAIRS[part]
-    head = (
-        f"| setting | {peer} s | {ours} s | time ratio | {peer} MiB | {ours} MiB | memory ratio | largest difference |"
-    )
-    lines = [f"{part}, wanted: {target}", "", head, "|---|---|---|---|---|---|---|---|"]
+    lines = [f"{part}, wanted: {target}", "", *header(["setting", *heads(peer, ours), "largest difference"])]
     for row in rows:
         what = f"{row['frames']} frames, {row['side']} x {row['side']}"
         what += f", {row['steps']} steps" if "steps" in row and part != "tune" else ""
@@ -156,7 +166,7 @@ def _table(part: str, rows: Sequence[Row]) -> str:
         if "counted_mib" in row:
             measured = f"{row['peak_mib'][ours]:.0f} (of {row['peak_steps']} steps)"
             lines.append(
-                f"| {what} | | | | {row['counted_mib']:.0f} (counted: the maps alone) | {measured} | {row['memory_ratio']:.2f} | |"
+                f"| {what} | | | | {row['counted_mib']:.0f} (counted: the maps alone) | {measured} | {row['memory_ratio']:.2f} | | |"
             )
             continue
         lines.append(f"| {what} | {cells(row, peer, ours)} | {row['largest_difference']:.1e} |")

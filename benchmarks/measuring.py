@@ -1,4 +1,8 @@
-"""How calls are measured: seconds, and the most memory held above what the process held before; each side in a process of its own, in turn."""
+"""How calls are measured: seconds, and the most memory held above what the process held before; each side in a process of its own, in turn.
+
+glibc keeps freed memory in its heap as the holes lie, tens of per cent more or less from run to run. So there are two figures: what is resident in
+the calls that are timed, and what is held, in one more call for which large blocks are mapped by themselves and go back when they are freed.
+"""
 
 from __future__ import annotations
 
@@ -60,6 +64,13 @@ def _status(key: str) -> float:
     raise SystemExit(f"error: this system does not report {key}")
 
 
+def map_large_blocks() -> None:
+    """From here on, blocks of 256 KiB and more go back to the system as soon as they are freed."""
+    m_mmap_threshold = -3
+    if not ctypes.CDLL("libc.so.6").mallopt(m_mmap_threshold, 2**18):
+        raise SystemExit("error: this C library has no threshold for mapping blocks")
+
+
 class Worker:
     """A command line that runs `serve`, asked over its standard input."""
 
@@ -90,8 +101,12 @@ class Worker:
 def serve(
     call: Callable[[], torch.Tensor], device: str, output: Path, warm: Callable[[], object] | None = None
 ) -> None:
-    """A worker's side: a call for each line of standard input, its figures printed, its result in a file; at the line `warm`, `warm` instead."""
+    """A worker's side: a call for each line of standard input, its figures printed, its result in a file; at the line `warm`, `warm` instead, and at
+    `held` with large blocks mapped by themselves from then on.
+    """
     for line in sys.stdin:
+        if line.strip() == "held" and not device.startswith("cuda"):
+            map_large_blocks()
         if line.strip() == "warm" and warm is not None:
             warm()
             print("{}", flush=True)
@@ -117,16 +132,21 @@ def turn(sides: Mapping[str, Callable[[], Turn]], number: int) -> dict[str, Turn
     return {name: sides[name]() for name in (names if number % 2 == 0 else names[::-1])}
 
 
-def taken_in_turn(workers: Mapping[str, Worker], pairs: int) -> list[dict[str, dict[str, float]]]:
-    """So many pairs of calls, by turns; the workers end."""
+def taken_in_turn(
+    workers: Mapping[str, Worker], pairs: int
+) -> tuple[list[dict[str, dict[str, float]]], dict[str, float]]:
+    """So many pairs of calls, by turns, and the MiB that each side holds; the workers end."""
     runs = [turn({name: worker.ask for name, worker in workers.items()}, i) for i in range(pairs)]
+    held = {name: worker.ask("held")["peak_mib"] for name, worker in workers.items()}
     for worker in workers.values():
         worker.stop()
-    return runs
+    return runs, held
 
 
-def compared(runs: Sequence[Mapping[str, Mapping[str, float]]], peer: str, ours: str) -> dict[str, Any]:
-    """Medians of both sides, and the medians of the pairs' ratios, ours to the peer's."""
+def compared(
+    runs: Sequence[Mapping[str, Mapping[str, float]]], held: Mapping[str, float], peer: str, ours: str
+) -> dict[str, Any]:
+    """Medians of both sides, and the medians of the pairs' ratios, ours to the peer's; the same of what is held."""
 
     def ratio(key: str) -> float:
         return statistics.median(run[ours][key] / max(run[peer][key], 1e-3) for run in runs)
@@ -135,14 +155,23 @@ def compared(runs: Sequence[Mapping[str, Mapping[str, float]]], peer: str, ours:
         key: {side: statistics.median(run[side][key] for run in runs) for side in (peer, ours)}
         for key in ("seconds", "peak_mib")
     }
-    return {**medians, "time_ratio": ratio("seconds"), "memory_ratio": ratio("peak_mib")}
+    return {
+        **medians, "held_mib": dict(held), "time_ratio": ratio("seconds"), "resident_ratio": ratio("peak_mib"),
+        "memory_ratio": held[ours] / max(held[peer], 1e-3),
+    }  # fmt: skip
+
+
+def heads(peer: str, ours: str) -> list[str]:
+    """The heads of `cells`."""
+    seconds, held = ([f"{side} {unit}" for side in (peer, ours)] for unit in ("s", "MiB"))
+    return [*seconds, "time ratio", *held, "memory ratio", "resident ratio"]
 
 
 def cells(row: Mapping[str, Any], peer: str, ours: str, digits: int = 1) -> str:
-    """What a table says of `compared`: seconds of both and their ratio, MiB of both and their ratio."""
-    s, m = row["seconds"], row["peak_mib"]
+    """What a table says of `compared`: seconds of both and their ratio, MiB held by both and their ratio, and the ratio of what stays resident."""
+    s, m = row["seconds"], row["held_mib"]
     time_told = f"{s[peer]:.{digits}f} | {s[ours]:.{digits}f} | {row['time_ratio']:.2f}"
-    return f"{time_told} | {m[peer]:.0f} | {m[ours]:.0f} | {row['memory_ratio']:.2f}"
+    return f"{time_told} | {m[peer]:.0f} | {m[ours]:.0f} | {row['memory_ratio']:.2f} | {row['resident_ratio']:.2f}"
 
 
 def command() -> str:
@@ -153,6 +182,11 @@ def command() -> str:
 def made_by(about: str) -> list[str]:
     """The lines under a table: what was measured, and the command."""
     return ["", f"{about}. Made by", "", f"    {command()}"]
+
+
+def header(columns: Sequence[str]) -> list[str]:
+    """The first two lines of a table."""
+    return [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
 
 
 def published(text: str, report: Path | None, rows: Sequence[Any] | None = None) -> None:

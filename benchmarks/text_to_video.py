@@ -5,7 +5,8 @@
     python benchmarks/text_to_video.py --widths small         # the same code in a minute
 
 Both libraries hold the same random weights, each in a process of its own, and are asked in turn for the same latents: 4 steps of DDIM with guidance.
-A figure is the median of the pairs' ratios. Peak memory is what a call needs above what the process held before it. Outputs are compared in float32.
+A figure is the median of the pairs' ratios. Memory is the most that a call holds above what the process held before it; the resident ratio is of the
+same with what glibc keeps of freed blocks. Outputs are compared in float32.
 """
 
 from __future__ import annotations
@@ -18,7 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import NO_YES_BOTH, Worker, cells, compared, machine_options, made_by, published, serve, taken_in_turn
+from measuring import (
+    NO_YES_BOTH,
+    Worker,
+    cells,
+    compared,
+    header,
+    heads,
+    machine_options,
+    made_by,
+    published,
+    serve,
+    taken_in_turn,
+)
 from random_models import WIDTHS, motion_adapter, stable_diffusion
 
 PROMPT = "a red circle moving right"
@@ -86,11 +99,11 @@ def _pairs(folder: Path, args: argparse.Namespace, frames: int, dtype: str, comp
     """One row: both libraries started, warmed up, then asked in turn."""
     workers = {name: _worker(name, folder, args, frames, dtype, compiled) for name in LIBRARIES}
     first = {name: worker.ask() for name, worker in workers.items()}
-    runs = taken_in_turn(workers, args.pairs)
+    runs, held = taken_in_turn(workers, args.pairs)
     outputs = [torch.load(folder / f"{name}.pt", weights_only=True) for name in LIBRARIES]
     row = {
         **_setting(args, frames, dtype, compiled),
-        **compared(runs, *LIBRARIES), "first_seconds": {name: first[name]["seconds"] for name in LIBRARIES},
+        **compared(runs, held, *LIBRARIES), "first_seconds": {name: first[name]["seconds"] for name in LIBRARIES},
         "largest_difference": float((outputs[0] - outputs[1]).abs().max()), "largest_value": float(outputs[0].abs().max()),
     }  # fmt: skip
     print(json.dumps(row), flush=True)
@@ -152,10 +165,7 @@ def _videogen(args: argparse.Namespace, dtype: torch.dtype, latents: torch.Tenso
 
 
 def _table(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
-    lines = [
-        "| frames | dtype | compiled | diffusers s | videogen s | time ratio | diffusers MiB | videogen MiB | memory ratio | largest difference |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    lines = header(["frames", "dtype", "compiled", *heads(*LIBRARIES), "largest difference"])
     for row in rows:
         lines.append(
             f"| {row['frames']} | {row['dtype']} | {'yes' if row['compiled'] else 'no'} | {cells(row, *LIBRARIES)} "

@@ -7,8 +7,9 @@
 Both hold the same random weights in float32 (autocast to the dtype) and train the motion modules with AdamW behind clipped gradients. Each has a
 process of its own, one after the other, since both together would not fit: it makes two steps on the same latents, times, noise and text, and the
 second one counts. Which comes first changes from pair to pair; a figure is the median of the pairs' ratios.
-Peak memory is what a step needs above what the process held before it, so weights and optimizer state are not in it. The losses of the first step
-must be the same, but for the rounding of the dtype: else the two are not the same training, and the program ends.
+Memory is the most that a step (a third one, not timed) holds above what the process held before it, so weights and optimizer state are not in it; the
+resident ratio is of the same with what glibc keeps of freed blocks. The losses of the first step must be the same, but for the rounding of the dtype:
+else the two are not the same training, and the program ends.
 """
 
 from __future__ import annotations
@@ -22,7 +23,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import NO_YES_BOTH, Worker, cells, compared, machine_options, made_by, published, serve, turn
+from measuring import (
+    NO_YES_BOTH,
+    Worker,
+    cells,
+    compared,
+    header,
+    heads,
+    machine_options,
+    made_by,
+    published,
+    serve,
+    turn,
+)
 from random_models import WIDTHS, motion_adapter, save_stable_diffusion
 
 LOOPS = ("diffusers", "videogen")
@@ -74,19 +87,22 @@ def _write_model(folder: Path, widths: str) -> None:
 def _pairs(folder: Path, args: argparse.Namespace, dtype: str, recomputed: bool) -> dict[str, Any]:
     """One row."""
     losses: dict[str, float] = {}
+    held: dict[str, float] = {}
 
     def second(name: str) -> dict[str, float]:
         worker = _worker(name, folder, args, dtype, recomputed)
         worker.ask()
         losses[name] = float(torch.load(folder / f"{name}.pt", weights_only=True))
         found = worker.ask()
+        if name not in held:
+            held[name] = worker.ask("held")["peak_mib"]
         worker.stop()
         return found
 
     runs = [turn({name: partial(second, name) for name in LOOPS}, i) for i in range(args.pairs)]
     row = {
         "dtype": dtype, "checkpointing": recomputed, "device": args.device, "widths": args.widths,
-        **compared(runs, *LOOPS), "losses": losses,
+        **compared(runs, held, *LOOPS), "losses": losses,
     }  # fmt: skip
     print(json.dumps(row), flush=True)
     theirs, ours = (losses[name] for name in LOOPS)
@@ -212,10 +228,7 @@ class Told:
 
 
 def _table(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
-    lines = [
-        "| dtype | gradient checkpointing | diffusers s | videogen s | time ratio | diffusers MiB | videogen MiB | memory ratio | losses at step 1 |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    lines = header(["dtype", "gradient checkpointing", *heads(*LOOPS), "losses at step 1"])
     for row in rows:
         first = " and ".join(f"{row['losses'][name]:.6f}" for name in LOOPS)
         lines.append(
