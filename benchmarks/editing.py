@@ -11,8 +11,8 @@ tune    a step of Tune-A-Video against the plain loop whose attention writes its
         (the recipe's own way) and without it; the plain loop never has it
 chunks  memory of `videogen edit` on the miniature over the number of source frames, in chunks of eight
 
-A figure is the median of the pairs' ratios; memory is the most that a call holds above what the process held before it, the resident ratio of the same
-with what glibc keeps of freed blocks. Models have random weights.
+A figure is the median of the pairs' ratios; memory is the most that a call holds above what the process held before it, the resident ratio of the
+same with what glibc keeps of freed blocks. Models have random weights.
 """
 
 from __future__ import annotations
