@@ -33,6 +33,7 @@ from measuring import (
     compared,
     header,
     heads,
+    held,
     machine_options,
     made_by,
     published,
@@ -132,13 +133,15 @@ def _alone(side: str, setting: Row, holder: Path, args: argparse.Namespace) -> d
 def _pairs(part: str, setting: Row, holder: Path, args: argparse.Namespace) -> Row:
     """One row: both sides started, warmed up, then asked in turn."""
     peer, ours = PAIRS[part][0]
-    workers = {side: Worker(_words(side, setting, holder, args)) for side in (peer, ours)}
+    words = {side: _words(side, setting, holder, args) for side in (peer, ours)}
+    workers = {side: Worker(told) for side, told in words.items()}
     for worker in workers.values():
         worker.ask("warm")
-    runs, held = taken_in_turn(workers, 1 if args.tiny else args.pairs)
+    runs = taken_in_turn(workers, 1 if args.tiny else args.pairs)
     theirs, own = (torch.load(holder / f"{side}.pt", weights_only=True) for side in (peer, ours))
+    most = {side: held(told) for side, told in words.items()}
     return {
-        "part": part, **setting, "pairs": len(runs), **compared(runs, held, peer, ours),
+        "part": part, **setting, "pairs": len(runs), **compared(runs, most, peer, ours),
         "largest_difference": float((theirs - own).abs().max()),
     }  # fmt: skip
 

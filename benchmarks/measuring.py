@@ -1,7 +1,7 @@
 """How calls are measured: seconds, and the most memory held above what the process held before; each side in a process of its own, in turn.
 
 glibc keeps freed memory in its heap as the holes lie, tens of per cent more or less from run to run. So there are two figures: what is resident in
-the calls that are timed, and what is held, in one more call for which large blocks are mapped by themselves and go back when they are freed.
+the calls that are timed, and what is held, in a process of its own where large blocks are mapped by themselves and go back when they are freed.
 """
 
 from __future__ import annotations
@@ -64,19 +64,16 @@ def _status(key: str) -> float:
     raise SystemExit(f"error: this system does not report {key}")
 
 
-def map_large_blocks() -> None:
-    """From here on, blocks of 256 KiB and more go back to the system as soon as they are freed."""
-    m_mmap_threshold = -3
-    if not ctypes.CDLL("libc.so.6").mallopt(m_mmap_threshold, 2**18):
-        raise SystemExit("error: this C library has no threshold for mapping blocks")
-
-
 class Worker:
     """A command line that runs `serve`, asked over its standard input."""
 
-    def __init__(self, words: Sequence[str]) -> None:
+    def __init__(self, words: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(environment or {})},
         )
 
     def ask(self, what: str = "go") -> dict[str, float]:
@@ -101,12 +98,8 @@ class Worker:
 def serve(
     call: Callable[[], torch.Tensor], device: str, output: Path, warm: Callable[[], object] | None = None
 ) -> None:
-    """A worker's side: a call for each line of standard input, its figures printed, its result in a file; at the line `warm`, `warm` instead, and at
-    `held` with large blocks mapped by themselves from then on.
-    """
+    """A worker's side: a call for each line of standard input, its figures printed, its result in a file; at the line `warm`, `warm` instead."""
     for line in sys.stdin:
-        if line.strip() == "held" and not device.startswith("cuda"):
-            map_large_blocks()
         if line.strip() == "warm" and warm is not None:
             warm()
             print("{}", flush=True)
@@ -116,14 +109,19 @@ def serve(
         print(json.dumps(figures), flush=True)
 
 
-def alone(words: Sequence[str], *, warm: bool) -> dict[str, float]:
-    """The figures of one call in a process of its own, with or without a shorter one before it."""
-    worker = Worker(words)
+def alone(words: Sequence[str], *, warm: bool, environment: Mapping[str, str] | None = None) -> dict[str, float]:
+    """The figures of one call in a process of its own, with or without one before it (a shorter one, where the worker has that)."""
+    worker = Worker(words, environment)
     if warm:
         worker.ask("warm")
     found = worker.ask()
     worker.stop()
     return found
+
+
+def held(words: Sequence[str]) -> float:
+    """The MiB that a second call holds at most, without what the C library keeps of freed blocks."""
+    return alone(words, warm=True, environment={"MALLOC_MMAP_THRESHOLD_": str(2**18)})["peak_mib"]
 
 
 def turn(sides: Mapping[str, Callable[[], Turn]], number: int) -> dict[str, Turn]:
@@ -132,21 +130,18 @@ def turn(sides: Mapping[str, Callable[[], Turn]], number: int) -> dict[str, Turn
     return {name: sides[name]() for name in (names if number % 2 == 0 else names[::-1])}
 
 
-def taken_in_turn(
-    workers: Mapping[str, Worker], pairs: int
-) -> tuple[list[dict[str, dict[str, float]]], dict[str, float]]:
-    """So many pairs of calls, by turns, and the MiB that each side holds; the workers end."""
+def taken_in_turn(workers: Mapping[str, Worker], pairs: int) -> list[dict[str, dict[str, float]]]:
+    """So many pairs of calls, by turns; the workers end."""
     runs = [turn({name: worker.ask for name, worker in workers.items()}, i) for i in range(pairs)]
-    held = {name: worker.ask("held")["peak_mib"] for name, worker in workers.items()}
     for worker in workers.values():
         worker.stop()
-    return runs, held
+    return runs
 
 
 def compared(
-    runs: Sequence[Mapping[str, Mapping[str, float]]], held: Mapping[str, float], peer: str, ours: str
+    runs: Sequence[Mapping[str, Mapping[str, float]]], most: Mapping[str, float], peer: str, ours: str
 ) -> dict[str, Any]:
-    """Medians of both sides, and the medians of the pairs' ratios, ours to the peer's; the same of what is held."""
+    """Medians of both sides, and the medians of the pairs' ratios, ours to the peer's; and what each side holds at most."""
 
     def ratio(key: str) -> float:
         return statistics.median(run[ours][key] / max(run[peer][key], 1e-3) for run in runs)
@@ -156,15 +151,15 @@ def compared(
         for key in ("seconds", "peak_mib")
     }
     return {
-        **medians, "held_mib": dict(held), "time_ratio": ratio("seconds"), "resident_ratio": ratio("peak_mib"),
-        "memory_ratio": held[ours] / max(held[peer], 1e-3),
+        **medians, "held_mib": dict(most), "time_ratio": ratio("seconds"), "resident_ratio": ratio("peak_mib"),
+        "memory_ratio": most[ours] / max(most[peer], 1e-3),
     }  # fmt: skip
 
 
 def heads(peer: str, ours: str) -> list[str]:
     """The heads of `cells`."""
-    seconds, held = ([f"{side} {unit}" for side in (peer, ours)] for unit in ("s", "MiB"))
-    return [*seconds, "time ratio", *held, "memory ratio", "resident ratio"]
+    seconds, memory = ([f"{side} {unit}" for side in (peer, ours)] for unit in ("s", "MiB"))
+    return [*seconds, "time ratio", *memory, "memory ratio", "resident ratio"]
 
 
 def cells(row: Mapping[str, Any], peer: str, ours: str, digits: int = 1) -> str:

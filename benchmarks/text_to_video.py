@@ -26,6 +26,7 @@ from measuring import (
     compared,
     header,
     heads,
+    held,
     machine_options,
     made_by,
     published,
@@ -97,13 +98,15 @@ def _kept(args: argparse.Namespace, *setting: Any) -> dict[str, Any] | None:
 
 def _pairs(folder: Path, args: argparse.Namespace, frames: int, dtype: str, compiled: bool) -> dict[str, Any]:
     """One row: both libraries started, warmed up, then asked in turn."""
-    workers = {name: _worker(name, folder, args, frames, dtype, compiled) for name in LIBRARIES}
+    words = {name: _words(name, folder, args, frames, dtype, compiled) for name in LIBRARIES}
+    workers = {name: Worker(told) for name, told in words.items()}
     first = {name: worker.ask() for name, worker in workers.items()}
-    runs, held = taken_in_turn(workers, args.pairs)
+    runs = taken_in_turn(workers, args.pairs)
     outputs = [torch.load(folder / f"{name}.pt", weights_only=True) for name in LIBRARIES]
+    most = {name: held([*told, "--steps", "1"]) for name, told in words.items()}  # every step holds the same
     row = {
         **_setting(args, frames, dtype, compiled),
-        **compared(runs, held, *LIBRARIES), "first_seconds": {name: first[name]["seconds"] for name in LIBRARIES},
+        **compared(runs, most, *LIBRARIES), "first_seconds": {name: first[name]["seconds"] for name in LIBRARIES},
         "largest_difference": float((outputs[0] - outputs[1]).abs().max()), "largest_value": float(outputs[0].abs().max()),
     }  # fmt: skip
     print(json.dumps(row), flush=True)
@@ -113,11 +116,11 @@ def _pairs(folder: Path, args: argparse.Namespace, frames: int, dtype: str, comp
     return row
 
 
-def _worker(name: str, folder: Path, args: argparse.Namespace, frames: int, dtype: str, compiled: bool) -> Worker:
-    """One library in its own process."""
+def _words(name: str, folder: Path, args: argparse.Namespace, frames: int, dtype: str, compiled: bool) -> list[str]:
+    """What starts one library in its own process."""
     words = [__file__, "--worker", name, "--folder", str(folder), "--frames", str(frames), "--dtypes", dtype]
     words += ["--compiled", "yes" if compiled else "no", "--side", str(args.side), "--steps", str(args.steps)]
-    return Worker([*words, "--device", args.device, "--threads", str(args.threads)])
+    return [*words, "--device", args.device, "--threads", str(args.threads)]
 
 
 def _work(args: argparse.Namespace) -> None:

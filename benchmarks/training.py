@@ -7,7 +7,7 @@
 Both hold the same random weights in float32 (autocast to the dtype) and train the motion modules with AdamW behind clipped gradients. Each has a
 process of its own, one after the other, since both together would not fit: it makes two steps on the same latents, times, noise and text, and the
 second one counts. Which comes first changes from pair to pair; a figure is the median of the pairs' ratios.
-Memory is the most that a step (a third one, not timed) holds above what the process held before it, so weights and optimizer state are not in it; the
+Memory is the most that a step holds above what the process held before it, so weights and optimizer state are not in it; the
 resident ratio is of the same with what glibc keeps of freed blocks. The losses of the first step must be the same, but for the rounding of the dtype:
 else the two are not the same training, and the program ends.
 """
@@ -30,6 +30,7 @@ from measuring import (
     compared,
     header,
     heads,
+    held,
     machine_options,
     made_by,
     published,
@@ -87,22 +88,21 @@ def _write_model(folder: Path, widths: str) -> None:
 def _pairs(folder: Path, args: argparse.Namespace, dtype: str, recomputed: bool) -> dict[str, Any]:
     """One row."""
     losses: dict[str, float] = {}
-    held: dict[str, float] = {}
+    words = {name: _words(name, folder, args, dtype, recomputed) for name in LOOPS}
 
     def second(name: str) -> dict[str, float]:
-        worker = _worker(name, folder, args, dtype, recomputed)
+        worker = Worker(words[name])
         worker.ask()
         losses[name] = float(torch.load(folder / f"{name}.pt", weights_only=True))
         found = worker.ask()
-        if name not in held:
-            held[name] = worker.ask("held")["peak_mib"]
         worker.stop()
         return found
 
     runs = [turn({name: partial(second, name) for name in LOOPS}, i) for i in range(args.pairs)]
+    most = {name: held(told) for name, told in words.items()}
     row = {
         "dtype": dtype, "checkpointing": recomputed, "device": args.device, "widths": args.widths,
-        **compared(runs, held, *LOOPS), "losses": losses,
+        **compared(runs, most, *LOOPS), "losses": losses,
     }  # fmt: skip
     print(json.dumps(row), flush=True)
     theirs, ours = (losses[name] for name in LOOPS)
@@ -113,8 +113,8 @@ def _pairs(folder: Path, args: argparse.Namespace, dtype: str, recomputed: bool)
     return row
 
 
-def _worker(name: str, folder: Path, args: argparse.Namespace, dtype: str, recomputed: bool) -> Worker:
-    """One loop in its own process."""
+def _words(name: str, folder: Path, args: argparse.Namespace, dtype: str, recomputed: bool) -> list[str]:
+    """What starts one loop in its own process."""
     words = [__file__, "--worker", name, "--folder", str(folder), "--dtypes", dtype]
     words += [
         "--checkpointing",
@@ -125,7 +125,7 @@ def _worker(name: str, folder: Path, args: argparse.Namespace, dtype: str, recom
         str(args.batch),
     ]
     words += ["--side", str(args.side), "--widths", args.widths]
-    return Worker([*words, "--device", args.device, "--threads", str(args.threads)])
+    return [*words, "--device", args.device, "--threads", str(args.threads)]
 
 
 def _work(args: argparse.Namespace) -> None:
