@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from measuring import machine_options, made_by, published, turn
+from measuring import header, made_by, processor_options, published, turn
 
 from videogen import attention
 
@@ -31,15 +31,13 @@ def main() -> None:
     """Run the pairs and print the table; `--report` writes it too."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=9)
-    machine_options(parser, "a Markdown file")
+    processor_options(parser, "a Markdown file")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    lines = ["| attention | shape | fused ms | pieces ms | ratio |", "|---|---|---|---|---|"]
+    lines = header(["attention", "shape", "fused ms", "pieces ms", "ratio"])
     for name, shapes in SHAPES.items():
         lines += [_row(name, shape, args) for shape in shapes]
-    about = (
-        f"bfloat16, {args.device}, {args.threads} threads, PyTorch {torch.__version__}, median of {args.pairs} pairs"
-    )
+    about = f"bfloat16, {args.threads} threads, PyTorch {torch.__version__}, median of {args.pairs} pairs"
     published("\n".join([*lines, *made_by(about)]), args.report)
 
 

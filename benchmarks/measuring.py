@@ -29,6 +29,11 @@ Turn = TypeVar("Turn")
 def machine_options(parser: argparse.ArgumentParser, report: str) -> None:
     """The options that every side by side has: where it runs, and where its table goes; `report` says where that is wanted."""
     parser.add_argument("--device", default="cpu")
+    processor_options(parser, report)
+
+
+def processor_options(parser: argparse.ArgumentParser, report: str) -> None:
+    """The same without a choice of device."""
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--report", type=Path, help=report)
 

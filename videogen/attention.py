@@ -70,10 +70,13 @@ def _trains(*inputs: Tensor) -> bool:
     return torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
 
 
+def _bfloat16_on_processor(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype == torch.bfloat16
+
+
 def _written_out(q: Tensor, k: Tensor) -> bool:
     """Training in bfloat16 on a processor: the fused kernel's backward pass takes three to eight times the time of the plain product."""
-    small = q.shape[-2] * k.shape[-2] <= SMALL_MAP
-    return _trains(q, k) and q.device.type == "cpu" and q.dtype == torch.bfloat16 and small
+    return _trains(q, k) and _bfloat16_on_processor(q) and q.shape[-2] * k.shape[-2] <= SMALL_MAP
 
 
 def _slow_when_fused(q: Tensor, k: Tensor, v: Tensor) -> bool:
@@ -81,7 +84,7 @@ def _slow_when_fused(q: Tensor, k: Tensor, v: Tensor) -> bool:
     but for the smallest pictures.
     """
     large = q.shape[1] * q.shape[2] * k.shape[2] >= 2**15
-    return large and q.device.type == "cpu" and q.dtype == torch.bfloat16 and not _trains(q, k, v)
+    return large and _bfloat16_on_processor(q) and not _trains(q, k, v)
 
 
 @torch.library.custom_op(
@@ -100,7 +103,7 @@ def _in_pieces(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     for whole in zip(q, k, v, out, strict=True):
         for some_q, some_k, some_v, some_out in zip(*(x.split(heads) for x in whole), strict=True):
             for rows, into in zip(some_q.split(queries, 1), some_out.split(queries, 1), strict=True):
-                scores = torch.baddbmm(unused, rows, some_k.transpose(1, 2), beta=0, alpha=q.shape[-1] ** -0.5)
+                scores = torch.baddbmm(unused, rows, some_k.transpose(1, 2), beta=0, alpha=d**-0.5)
                 into.copy_(torch.bmm(scores.to(wide).softmax(-1).to(v.dtype), some_v))
     return out
 

@@ -264,8 +264,10 @@ def test_attention_in_pieces_is_its_definition(piece, n, keys, monkeypatch):
     )
 
 
-def test_inference_in_bfloat16_on_processors_is_as_exact_in_pieces_as_fused():
-    q, k, v = (draw(2, 3, HEADS, 128, 16, seed=seed).to(torch.bfloat16) for seed in range(3))
+@pytest.mark.parametrize(("n", "keys"), [(128, 128), (1024, 24), (4096, 8)])
+def test_inference_in_bfloat16_on_processors_is_as_exact_in_pieces_as_fused(n, keys):
+    lengths = (n, keys, keys)
+    q, k, v = (draw(2, 3, HEADS, length, 16, seed=i).to(torch.bfloat16) for i, length in enumerate(lengths))
     exact = defined(*(x.double() for x in (q, k, v))).transpose(2, 3)
     pieces = attend(q, k, v)
     fused = torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(2, 3)
@@ -273,9 +275,15 @@ def test_inference_in_bfloat16_on_processors_is_as_exact_in_pieces_as_fused():
     assert (pieces - exact).square().mean().sqrt() < 3 * (fused - exact).square().mean().sqrt()
 
 
+def test_compilers_are_told_what_attention_in_pieces_returns():
+    q, k, v = (draw(2, length, 3, 4, seed=i).transpose(1, 2) for i, length in enumerate((6, 5, 5)))
+    torch.library.opcheck(attention._in_pieces, (q, k, v), test_utils=("test_schema", "test_faketensor"))
+
+
 def test_gradients_in_bfloat16_pass_through_maps_that_are_too_large_to_be_held(monkeypatch):
     monkeypatch.setattr(attention, "SMALL_MAP", 1)
-    q, k, v = (draw(1, 2, HEADS, 40, 8, seed=seed).to(torch.bfloat16) for seed in range(3))
+    q, k, v = (draw(1, 2, HEADS, 128, 8, seed=seed).to(torch.bfloat16) for seed in range(3))
+    assert attention._slow_when_fused(*(x.flatten(0, 1) for x in (q, k, v))), "without gradients it would be in pieces"
     v.requires_grad_()
     attend(q, k, v).sum().backward()
     assert v.grad is not None
