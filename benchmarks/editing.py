@@ -24,22 +24,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import measuring
 import torch
 from editing_sides import SIDES
-from measuring import (
-    Worker,
-    alone,
-    cells,
-    compared,
-    header,
-    heads,
-    held,
-    machine_options,
-    made_by,
-    published,
-    serve,
-    taken_in_turn,
-)
 from random_models import save_stable_diffusion
 
 Row = dict[str, Any]
@@ -70,13 +57,13 @@ def main() -> None:
         setting = json.loads(args.setting)
         torch.set_num_threads(args.threads)
         call, warm = SIDES[args.worker](setting)
-        serve(call, args.device, Path(setting["holder"]) / f"{args.worker}.pt", warm)
+        measuring.serve(call, args.device, Path(setting["holder"]) / f"{args.worker}.pt", warm)
         return
     with tempfile.TemporaryDirectory() as holder:
         if set(args.parts) & PAIRS.keys():
             save_stable_diffusion("small" if args.tiny else "sd15", Path(holder) / "model")
         rows = [row for part in args.parts for row in _part(part, Path(holder), args)]
-    published(_report(rows, args), args.report, rows)
+    measuring.published(_report(rows, args), args.report, rows)
 
 
 def _arguments() -> argparse.Namespace:
@@ -84,7 +71,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--tiny", action="store_true", help="small widths, few steps and frames: says nothing of speed")
     parser.add_argument("--pairs", type=int, default=3)
-    machine_options(parser, "docs/benchmarks_editing.md; a .json is written beside it")
+    measuring.machine_options(parser, "docs/benchmarks_editing.md; a .json is written beside it")
     parser.add_argument("--worker", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--setting", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -127,21 +114,21 @@ def _words(side: str, setting: Row, holder: Path, args: argparse.Namespace) -> l
 
 def _alone(side: str, setting: Row, holder: Path, args: argparse.Namespace) -> dict[str, float]:
     """One side, once."""
-    return alone(_words(side, setting, holder, args), warm=side == "chunks")
+    return measuring.alone(_words(side, setting, holder, args), warm=side == "chunks")
 
 
 def _pairs(part: str, setting: Row, holder: Path, args: argparse.Namespace) -> Row:
     """One row: both sides started, warmed up, then asked in turn."""
     peer, ours = PAIRS[part][0]
     words = {side: _words(side, setting, holder, args) for side in (peer, ours)}
-    workers = {side: Worker(told) for side, told in words.items()}
+    workers = {side: measuring.Worker(told) for side, told in words.items()}
     for worker in workers.values():
         worker.ask("warm")
-    runs = taken_in_turn(workers, 1 if args.tiny else args.pairs)
+    runs = measuring.taken_in_turn(workers, 1 if args.tiny else args.pairs)
     theirs, own = (torch.load(holder / f"{side}.pt", weights_only=True) for side in (peer, ours))
-    most = {side: held(told) for side, told in words.items()}
+    most = {side: measuring.held(told) for side, told in words.items()}
     return {
-        "part": part, **setting, "pairs": len(runs), **compared(runs, most, peer, ours),
+        "part": part, **setting, "pairs": len(runs), **measuring.compared(runs, most, peer, ours),
         "largest_difference": float((theirs - own).abs().max()),
     }  # fmt: skip
 
@@ -150,7 +137,7 @@ def _report(rows: Sequence[Row], args: argparse.Namespace) -> str:
     tables = [_table(part, [row for row in rows if row["part"] == part]) for part in args.parts]
     widths = "small widths (--tiny: says nothing of speed)" if args.tiny else "SD 1.5 widths, chunks the miniature"
     about = f"{widths}, float32, {args.device}, {args.threads} threads, PyTorch {torch.__version__}, median of pairs"
-    return "\n".join(["\n\n".join(tables), *made_by(about)])
+    return "\n".join(["\n\n".join(tables), *measuring.made_by(about)])
 
 
 def _table(part: str, rows: Sequence[Row]) -> str:
@@ -161,7 +148,11 @@ def _table(part: str, rows: Sequence[Row]) -> str:
             lines.append(f"| {row['frames']} | {row['seconds']:.1f} | {row['peak_mib']:.0f} | {ratio:.2f} |")
         return "\n".join(lines)
     (peer, ours), target = PAIRS[part]
-    lines = [f"{part}, wanted: {target}", "", *header(["setting", *heads(peer, ours), "largest difference"])]
+    lines = [
+        f"{part}, wanted: {target}",
+        "",
+        *measuring.header(["setting", *measuring.heads(peer, ours), "largest difference"]),
+    ]
     for row in rows:
         what = f"{row['frames']} frames, {row['side']} x {row['side']}"
         what += f", {row['steps']} steps" if "steps" in row and part != "tune" else ""
@@ -172,7 +163,7 @@ def _table(part: str, rows: Sequence[Row]) -> str:
                 f"| {what} | | | | {row['counted_mib']:.0f} (counted: the maps alone) | {measured} | {row['memory_ratio']:.2f} | | |"
             )
             continue
-        lines.append(f"| {what} | {cells(row, peer, ours)} | {row['largest_difference']:.1e} |")
+        lines.append(f"| {what} | {measuring.cells(row, peer, ours)} | {row['largest_difference']:.1e} |")
     return "\n".join(lines)
 
 

@@ -18,22 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import measuring
 import torch
-from measuring import (
-    NO_YES_BOTH,
-    Worker,
-    cells,
-    compared,
-    header,
-    heads,
-    held,
-    machine_options,
-    made_by,
-    published,
-    serve,
-    taken_in_turn,
-)
 from random_models import WIDTHS, motion_adapter, stable_diffusion
+
+from videogen.recipe import hash_files
 
 PROMPT = "a red circle moving right"
 LIBRARIES = ("diffusers", "videogen")
@@ -49,7 +38,7 @@ def main() -> None:
         folder = Path(holder) / "model"
         _write_model(folder, args.widths)
         rows = [_kept(args, *setting) or _pairs(folder, args, *setting) for setting in _settings(args)]
-    published(_table(rows, args), args.report, rows)
+    measuring.published(_table(rows, args), args.report, rows)
 
 
 def _arguments() -> argparse.Namespace:
@@ -57,11 +46,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--widths", choices=WIDTHS, default="sd15")
     parser.add_argument("--frames", type=int, nargs="+", default=[8, 16])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
-    parser.add_argument("--compiled", choices=NO_YES_BOTH, default="no")
+    parser.add_argument("--compiled", choices=measuring.NO_YES_BOTH, default="no")
     parser.add_argument("--side", type=int, default=256, help="pixels")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--pairs", type=int, default=3)
-    machine_options(parser, "docs/benchmarks_text_to_video.md; a .json is written beside it")
+    measuring.machine_options(parser, "docs/benchmarks_text_to_video.md; a .json is written beside it")
     parser.add_argument("--rows", type=Path, help="a file of rows, where a run that was stopped goes on")
     parser.add_argument("--worker", choices=LIBRARIES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -69,7 +58,12 @@ def _arguments() -> argparse.Namespace:
 
 
 def _settings(args: argparse.Namespace) -> list[tuple[int, str, bool]]:
-    return [(frames, dtype, c) for c in NO_YES_BOTH[args.compiled] for dtype in args.dtypes for frames in args.frames]
+    return [
+        (frames, dtype, c)
+        for c in measuring.NO_YES_BOTH[args.compiled]
+        for dtype in args.dtypes
+        for frames in args.frames
+    ]
 
 
 def _write_model(folder: Path, widths: str) -> None:
@@ -81,10 +75,16 @@ def _write_model(folder: Path, widths: str) -> None:
 
 
 def _setting(args: argparse.Namespace, frames: int, dtype: str, compiled: bool) -> dict[str, Any]:
-    """What a row was measured of."""
-    machine = {"device": args.device, "threads": args.threads, "pytorch": torch.__version__}
+    """What a row was measured of, our code among it."""
+    machine = {"device": args.device, "threads": args.threads, "pytorch": torch.__version__, "code": _code()}
     wanted = {"widths": args.widths, "side": args.side, "steps": args.steps, "pairs": args.pairs}
     return {"frames": frames, "dtype": dtype, "compiled": compiled, **wanted, **machine}
+
+
+def _code() -> str:
+    root = Path(__file__).parents[1]
+    programs = [path for package in ("videogen", "motion_modules") for path in (root / package).rglob("*.py")]
+    return hash_files({path.relative_to(root).as_posix(): path for path in programs})
 
 
 def _kept(args: argparse.Namespace, *setting: Any) -> dict[str, Any] | None:
@@ -99,14 +99,14 @@ def _kept(args: argparse.Namespace, *setting: Any) -> dict[str, Any] | None:
 def _pairs(folder: Path, args: argparse.Namespace, frames: int, dtype: str, compiled: bool) -> dict[str, Any]:
     """One row: both libraries started, warmed up, then asked in turn."""
     words = {name: _words(name, folder, args, frames, dtype, compiled) for name in LIBRARIES}
-    workers = {name: Worker(told) for name, told in words.items()}
+    workers = {name: measuring.Worker(told) for name, told in words.items()}
     first = {name: worker.ask() for name, worker in workers.items()}
-    runs = taken_in_turn(workers, args.pairs)
+    runs = measuring.taken_in_turn(workers, args.pairs)
     outputs = [torch.load(folder / f"{name}.pt", weights_only=True) for name in LIBRARIES]
-    most = {name: held([*told, "--steps", "1"]) for name, told in words.items()}  # every step holds the same
+    most = {name: measuring.held([*told, "--steps", "1"]) for name, told in words.items()}  # every step holds the same
     row = {
         **_setting(args, frames, dtype, compiled),
-        **compared(runs, most, *LIBRARIES), "first_seconds": {name: first[name]["seconds"] for name in LIBRARIES},
+        **measuring.compared(runs, most, *LIBRARIES), "first_seconds": {name: first[name]["seconds"] for name in LIBRARIES},
         "largest_difference": float((outputs[0] - outputs[1]).abs().max()), "largest_value": float(outputs[0].abs().max()),
     }  # fmt: skip
     print(json.dumps(row), flush=True)
@@ -128,7 +128,7 @@ def _work(args: argparse.Namespace) -> None:
     frames, dtype = args.frames[0], getattr(torch, args.dtypes[0])
     latents = torch.randn(1, frames, 4, args.side // 8, args.side // 8, generator=torch.Generator().manual_seed(0))
     build = _diffusers if args.worker == "diffusers" else _videogen
-    serve(build(args, dtype, latents), args.device, args.folder / f"{args.worker}.pt")
+    measuring.serve(build(args, dtype, latents), args.device, args.folder / f"{args.worker}.pt")
 
 
 def _diffusers(args: argparse.Namespace, dtype: torch.dtype, latents: torch.Tensor) -> Callable[[], torch.Tensor]:
@@ -168,15 +168,15 @@ def _videogen(args: argparse.Namespace, dtype: torch.dtype, latents: torch.Tenso
 
 
 def _table(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
-    lines = header(["frames", "dtype", "compiled", *heads(*LIBRARIES), "largest difference"])
+    lines = measuring.header(["frames", "dtype", "compiled", *measuring.heads(*LIBRARIES), "largest difference"])
     for row in rows:
         lines.append(
-            f"| {row['frames']} | {row['dtype']} | {'yes' if row['compiled'] else 'no'} | {cells(row, *LIBRARIES)} "
+            f"| {row['frames']} | {row['dtype']} | {'yes' if row['compiled'] else 'no'} | {measuring.cells(row, *LIBRARIES)} "
             f"| {row['largest_difference']:.1e} |"
         )
     about = f"{args.widths} widths, {args.side} x {args.side}, {args.steps} steps with guidance, {args.device}, {args.threads} threads, "
     about += f"PyTorch {torch.__version__}, median of {args.pairs} pairs"
-    return "\n".join([*lines, *made_by(about)])
+    return "\n".join([*lines, *measuring.made_by(about)])
 
 
 if __name__ == "__main__":

@@ -22,21 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import measuring
 import torch
-from measuring import (
-    NO_YES_BOTH,
-    Worker,
-    cells,
-    compared,
-    header,
-    heads,
-    held,
-    machine_options,
-    made_by,
-    published,
-    serve,
-    turn,
-)
 from random_models import WIDTHS, motion_adapter, save_stable_diffusion
 
 LOOPS = ("diffusers", "videogen")
@@ -54,20 +41,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as holder:
         folder = Path(holder) / "model"
         _write_model(folder, args.widths)
-        rows = [_pairs(folder, args, dtype, on) for on in NO_YES_BOTH[args.checkpointing] for dtype in args.dtypes]
-    published(_table(rows, args), args.report, rows)
+        rows = [
+            _pairs(folder, args, dtype, on) for on in measuring.NO_YES_BOTH[args.checkpointing] for dtype in args.dtypes
+        ]
+    measuring.published(_table(rows, args), args.report, rows)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--widths", choices=WIDTHS, default="sd15")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
-    parser.add_argument("--checkpointing", choices=NO_YES_BOTH, default="both", help="gradient checkpointing")
+    parser.add_argument("--checkpointing", choices=measuring.NO_YES_BOTH, default="both", help="gradient checkpointing")
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--batch", type=int, default=1, help="clips")
     parser.add_argument("--side", type=int, default=128, help="pixels")
     parser.add_argument("--pairs", type=int, default=3)
-    machine_options(parser, "docs/benchmarks_training.md; a .json is written beside it")
+    measuring.machine_options(parser, "docs/benchmarks_training.md; a .json is written beside it")
     parser.add_argument("--worker", choices=LOOPS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -91,18 +80,18 @@ def _pairs(folder: Path, args: argparse.Namespace, dtype: str, recomputed: bool)
     words = {name: _words(name, folder, args, dtype, recomputed) for name in LOOPS}
 
     def second(name: str) -> dict[str, float]:
-        worker = Worker(words[name])
+        worker = measuring.Worker(words[name])
         worker.ask()
         losses[name] = float(torch.load(folder / f"{name}.pt", weights_only=True))
         found = worker.ask()
         worker.stop()
         return found
 
-    runs = [turn({name: partial(second, name) for name in LOOPS}, i) for i in range(args.pairs)]
-    most = {name: held(told) for name, told in words.items()}
+    runs = [measuring.turn({name: partial(second, name) for name in LOOPS}, i) for i in range(args.pairs)]
+    most = {name: measuring.held(told) for name, told in words.items()}
     row = {
         "dtype": dtype, "checkpointing": recomputed, "device": args.device, "widths": args.widths,
-        **compared(runs, most, *LOOPS), "losses": losses,
+        **measuring.compared(runs, most, *LOOPS), "losses": losses,
     }  # fmt: skip
     print(json.dumps(row), flush=True)
     theirs, ours = (losses[name] for name in LOOPS)
@@ -140,7 +129,7 @@ def _work(args: argparse.Namespace) -> None:
         "text": torch.randn(args.batch, 77, width, generator=generator),
     }
     build = _diffusers if args.worker == "diffusers" else _videogen
-    serve(build(args, drawn), args.device, args.folder / f"{args.worker}.pt")
+    measuring.serve(build(args, drawn), args.device, args.folder / f"{args.worker}.pt")
 
 
 def _diffusers(args: argparse.Namespace, drawn: dict[str, torch.Tensor]) -> Callable[[], torch.Tensor]:
@@ -228,15 +217,15 @@ class Told:
 
 
 def _table(rows: list[dict[str, Any]], args: argparse.Namespace) -> str:
-    lines = header(["dtype", "gradient checkpointing", *heads(*LOOPS), "losses at step 1"])
+    lines = measuring.header(["dtype", "gradient checkpointing", *measuring.heads(*LOOPS), "losses at step 1"])
     for row in rows:
         first = " and ".join(f"{row['losses'][name]:.6f}" for name in LOOPS)
         lines.append(
-            f"| {row['dtype']} | {'yes' if row['checkpointing'] else 'no'} | {cells(row, *LOOPS, digits=2)} | {first} |"
+            f"| {row['dtype']} | {'yes' if row['checkpointing'] else 'no'} | {measuring.cells(row, *LOOPS, digits=2)} | {first} |"
         )
     about = f"{args.widths} widths, {args.batch} clip(s) of {args.frames} frames, {args.side} x {args.side}, {args.device}, {args.threads} threads, "
     about += f"PyTorch {torch.__version__}, median of {args.pairs} pairs"
-    return "\n".join([*lines, *made_by(about)])
+    return "\n".join([*lines, *measuring.made_by(about)])
 
 
 if __name__ == "__main__":
