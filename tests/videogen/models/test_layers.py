@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tests import nets
-from videogen.models.layers import GroupNorm, Linear, linear, plus, silu
+from videogen.models import layers
+from videogen.models.layers import FeedForward, GroupNorm, Linear, linear, plus, silu
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
@@ -110,3 +111,26 @@ def test_a_sum_has_the_wider_dtype() -> None:
     narrow, wide = torch.ones(2, dtype=torch.bfloat16), torch.full((2,), 1e-3)
     with torch.no_grad():
         assert torch.equal(plus(narrow, wide), narrow + wide)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_a_feed_forward_in_pieces_is_the_whole_one(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces of unequal numbers of tokens, across frames, of an input that is no block in memory."""
+    layer, h = FeedForward(8).to(dtype), torch.randn(3, 8, 7).to(dtype).transpose(1, 2)
+    whole = layer(h, nets.one_pass(f=3)).detach()
+    monkeypatch.setattr(layers, "CACHED_PIECE", h.numel() * 8 // 4)
+    used = []
+    monkeypatch.setattr(layers, "_in_pieces", lambda *given, op=layers._in_pieces: used.append(1) or op(*given))
+    with torch.no_grad():
+        torch.testing.assert_close(layer(h, nets.one_pass(f=3)), whole)
+        assert used, "the way that is tested was not taken"
+        used.clear()
+        layer.net[2].__class__ = type("Wrapped", (Linear,), {})
+        torch.testing.assert_close(layer(h, nets.one_pass(f=3)), whole)
+        assert not used, "a wrapped layer must be called"
+
+
+def test_compilers_are_told_what_a_feed_forward_in_pieces_returns() -> None:
+    layer, h = FeedForward(8), torch.randn(3, 8, 7).transpose(1, 2)
+    weights = [w.detach() for half in (layer.net[0].proj, layer.net[2]) for w in (half.weight, half.bias)]
+    torch.library.opcheck(layers._in_pieces, (h, *weights), test_utils=("test_schema", "test_faketensor"))
