@@ -80,7 +80,7 @@ def _written_out(q: Tensor, k: Tensor) -> bool:
 
 
 def _slow_when_fused(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Inference in bfloat16 on a processor: the fused kernel takes up to four times the time of plain products (`python benchmarks/attention.py`),
+    """Inference in bfloat16 on a processor: the fused kernel takes up to four times the time of plain products (`python benchmarks/layers.py`),
     but for the smallest pictures.
     """
     large = q.shape[1] * q.shape[2] * k.shape[2] >= 2**15
