@@ -11,6 +11,7 @@ word behind it still meets its own counterpart.
 from __future__ import annotations
 
 import re
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +24,11 @@ from videogen.errors import InputError
 from videogen.models.words import Words
 
 Edit = Literal["auto", "replace", "refine", "reweight"]
+Spelled = tuple[str, tuple[int, ...]]
+"""A word, and the positions of its tokens."""
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]+")
+_SPOKEN = "&@#%"  # punctuation to Unicode, words to a reader
 # What carries no content of its own is not worth emphasis.
 _FUNCTION_WORDS = frozenset(
     "a an the this that of in on at to by with without from into onto over under near and or is are be as its it".split()
@@ -62,9 +66,10 @@ def align(source: Words, target: Words, edit: Edit = "auto") -> Alignment:
 
 def kind_of(source: Words, target: Words) -> Edit:
     """`reweight` for the same words, `replace` where words were swapped and all others kept their places, else `refine`."""
-    a, b = _names(source), _names(target)
-    if a == b:
+    ours, theirs = spelled(source), spelled(target)
+    if _names(ours) == _names(theirs):
         return "reweight"
+    a, b = (_names(_apart(found)[0]) for found in (ours, theirs))
     in_place = len(a) == len(b) and all(i == j for i, j in matched(a, b))
     return "replace" if in_place else "refine"
 
@@ -72,22 +77,28 @@ def kind_of(source: Words, target: Words) -> Edit:
 def replace(source: Words, target: Words) -> Alignment:
     """Word k with word k, for prompts of equally many words. Every row of the matrix sums to 1, so no attention is lost.
 
-    Words of equally many tokens go token by token; else each token of the word is spread over its counterpart's tokens.
+    Words of equally many tokens go token by token; else each token of the word is spread over its counterpart's tokens. Punctuation is no
+    word: what both prompts have in the same place belongs together, the source's alone falls to the word beside it, the target's alone is new.
     """
-    a, b = spelled(source), spelled(target)
+    (a, points), (b, others) = _apart(spelled(source)), _apart(spelled(target))
     if len(a) != len(b):
         raise InputError(
             f"replace needs equally many words; {source.text!r} has {len(a)} and {target.text!r} {len(b)}: use refine"
         )
-    matrix = torch.zeros(_length(source), _length(target))
+    matrix, share = torch.zeros(_length(source), _length(target)), torch.ones(_length(target))
     for (bos, end, stop), (bos_t, end_t, stop_t) in zip(_frames(source), _frames(target), strict=True):
         matrix[bos, bos_t] = matrix[end, end_t] = 1.0
         for i in range(end + 1, stop):
             matrix[i, i if i > end_t else min(end_t + 1, stop_t - 1)] = 1.0
-    for (_, tokens), (_, others) in zip(a, b, strict=True):
-        _link(matrix, tokens, others)
+    for (_, ours), (_, theirs) in zip(a, b, strict=True):
+        _link(matrix, ours, theirs)
+    for k, (ours, theirs) in enumerate(zip(points, others, strict=True)):
+        beside = b[max(k - 1, 0)][1] if b else (0,)  # the start, where there are no words
+        _link(matrix, ours, theirs or beside)
+        if not ours:
+            share[list(theirs)] = 0.0
     differing = [theirs for ours, theirs in zip(a, b, strict=True) if ours[0] != theirs[0]]
-    return Alignment(matrix, torch.ones(_length(target)), _tokens(target, differing))
+    return Alignment(matrix, share, _tokens(target, differing))
 
 
 def refine(source: Words, target: Words) -> Alignment:
@@ -98,7 +109,7 @@ def refine(source: Words, target: Words) -> Alignment:
         matrix[bos, bos_t] = matrix[end, end_t] = 1.0
         for j in range(end_t + 1, stop_t):
             matrix[j if j > end else min(end + 1, stop - 1), j] = 1.0
-    pairs = {j: i for i, j in matched([name for name, _ in a], [name for name, _ in b])}
+    pairs = {j: i for i, j in matched(_names(a), _names(b))}
     for j, (_, tokens) in enumerate(b):
         if j in pairs:
             _link(matrix, a[pairs[j]][1], tokens)
@@ -128,7 +139,12 @@ def matched(a: Sequence[str], b: Sequence[str]) -> list[tuple[int, int]]:
     return pairs[::-1]
 
 
-def spelled(words: Words) -> list[tuple[str, tuple[int, ...]]]:
+def word_count(text: str) -> int:
+    """How many words `replace` finds in a text."""
+    return sum(1 for m in _WORD.finditer(text) if not _points(m.group()))
+
+
+def spelled(words: Words) -> list[Spelled]:
     """The words of a prompt in order, in lower case, each with the positions of its tokens; runs of punctuation are words."""
     found = list(_WORD.finditer(words.text))
     starts = [m.start() for m in found]
@@ -171,15 +187,32 @@ def content_words(text: str) -> set[str]:
     return {m.group().casefold() for m in _WORD.finditer(text) if _tells(m.group().casefold())}
 
 
-def _names(words: Words) -> list[str]:
-    return [name for name, _ in spelled(words)]
+def _names(found: Iterable[Spelled]) -> list[str]:
+    return [name for name, _ in found]
+
+
+def _apart(found: Iterable[Spelled]) -> tuple[list[Spelled], list[tuple[int, ...]]]:
+    """The words without the punctuation; and the punctuation's tokens, before the first word and behind each one."""
+    plain: list[Spelled] = []
+    points: list[tuple[int, ...]] = [()]
+    for name, tokens in found:
+        if _points(name):
+            points[-1] += tokens
+        else:
+            plain.append((name, tokens))
+            points.append(())
+    return plain, points
+
+
+def _points(name: str) -> bool:
+    return all(unicodedata.category(c).startswith("P") and c not in _SPOKEN for c in name)
 
 
 def _tells(name: str) -> bool:
     return name not in _FUNCTION_WORDS and name[0].isalnum()
 
 
-def _tokens(words: Words, found: Iterable[tuple[str, tuple[int, ...]]]) -> Tensor:
+def _tokens(words: Words, found: Iterable[Spelled]) -> Tensor:
     """True at the tokens of those words that tell something: n."""
     marks = torch.zeros(_length(words), dtype=torch.bool)
     for name, tokens in found:

@@ -13,7 +13,7 @@ from editors.alignment import Edit as Kind
 from editors.choice import METHODS, TUNING, chosen
 from editors.config_files import configured
 from editors.edited import Edited
-from editors.fatezero import PRESETS, Settings
+from editors.fatezero import PRESETS, Settings, masks
 from editors.map_fusion import Exchange
 from editors.prompt_to_prompt import Blend
 from motion_modules.fatezero_folder import ModelConfig
@@ -147,7 +147,7 @@ def _fatezero(pipe: Pipeline, r: Request, few: Few, progress: bool) -> tuple[Cal
             **_shared(r, progress),
         )  # fmt: skip
 
-    return call, bool(settings.blend)
+    return call, masks(pipe, r.source_prompt, r.prompt, settings)
 
 
 def _shared(r: Request, progress: bool) -> dict[str, Any]:

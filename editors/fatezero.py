@@ -50,7 +50,8 @@ class Settings:
     """What is fused and blended.
 
     exchange         shares of the steps, alignment, weights of words
-    blend            words of either prompt whose place may change; `changed` is those that differ, () is the whole picture
+    blend            words of either prompt whose place may change; `changed` is those that differ, () is the whole picture, and so is `changed`
+                     where words were only added
     threshold        of the maximum of their maps; 0 keeps no structure of the source, 1 and more all of it
     blend_attention  the place of the source's words keeps the target's self-attention
     blend_latents    outside the words' place in source and target the inversion's latents return, in the steps of `blend_window`
@@ -160,6 +161,12 @@ def default_frames(pipe: Pipeline) -> Control:
     return FrameChoice(("middle",), sites=lambda site: site.level >= level)
 
 
+def masks(pipe: Pipeline, source: str, target: str, settings: Settings) -> bool:
+    """Whether an edit finds a mask. Raises InputError where prompts, words and settings do not fit each other."""
+    ours, theirs = pipe.parts.text.tokenize([source, target])[0]
+    return settled(pipe.parts.unet, ours, theirs, settings).words is not None
+
+
 def settled(unet: UNet, source: Words, target: Words, settings: Settings) -> Fusing:
     """The settings for two prompts and a model."""
     level = level_of(unet, SIDE)
@@ -168,12 +175,13 @@ def settled(unet: UNet, source: Words, target: Words, settings: Settings) -> Fus
         words = torch.stack([refine(target, source).fresh, refine(source, target).fresh]).float()
     else:
         words = blend_words(source, target, settings.blend)
-    if not words.any():
+    # Words that were only added have no place in the source: without a mask all of its structure stays.
+    if not words.any() or (settings.blend == "changed" and not words[0].any()):
         return Fusing(settings, fusion, None, {})
     if not words[0].any():
-        told = "that differ" if settings.blend == "changed" else f"({', '.join(settings.blend)})"
+        told = ", ".join(settings.blend)
         raise InputError(
-            f"none of the blend words {told} is in the source prompt {source.text!r}, where the place of the edit is looked for"
+            f"none of the blend words ({told}) is in the source prompt {source.text!r}, where the place of the edit is looked for"
         )
     return Fusing(settings, fusion, words, word_sites(unet))
 

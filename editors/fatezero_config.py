@@ -11,10 +11,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from editors.alignment import word_count
 from editors.fatezero import Settings
 from editors.map_fusion import Exchange
 from videogen.errors import InputError
 from videogen.frame_choice import Entry
+from videogen.models.prompt import parse
 from videogen.training.config import Strict, load
 
 Share = float | tuple[float, float]
@@ -210,6 +212,8 @@ def read_config(path: str | Path, source: str | None = None, target: str | None 
 
 def _settings(part: Change, source: str, target: str) -> Settings:
     swaps = part.is_replace_controller and len(source.split(" ")) == len(target.split(" "))
+    # A word with a hyphen is one of theirs and two of ours; what cannot be paired here is refined.
+    swaps = swaps and word_count(parse(source).text) == word_count(parse(target).text)
     cross = (
         part.cross_replace_steps
         if isinstance(part.cross_replace_steps, dict)

@@ -24,7 +24,7 @@ def level_of(unet: UNet, side: int) -> int:
     Stable Diffusion at 512: 32 is level 1 and 16 is level 2, whatever the clip's size.
     """
     deepest = max(site.level for site in attention_sites(unet))
-    size = unet.config.sample_size
+    size = max(unet.config.sample_grid)
     return next((level for level in range(deepest) if -(-size // 2**level) <= side), deepest)
 
 

@@ -1,7 +1,8 @@
 """Tune-A-Video (Wu et al. 2023): tune an image model on one clip, invert the clip, sample with the edited prompt.
 
 The network is the image UNet with a temporal attention in every transformer block (`motion_modules.tune_a_video`), self-attention over the
-first and the previous frame (`frame_choice.SPARSE_CAUSAL`) in tuning, inversion and sampling alike. One tuning serves many prompts.
+first and the previous frame (`frame_choice.SPARSE_CAUSAL`) in tuning, inversion and sampling alike; a folder
+that was tuned with another table is sampled with its own. One tuning serves many prompts.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from editors.ddim_inversion import Inversion, invert_clip, inverted
 from editors.edited import Edited
-from editors.workpiece import begin
+from editors.workpiece import begin, tuned_with
 from motion_modules.tune_a_video import temporal_parameters
 from motion_modules.tune_a_video_folder import animated, pipeline
 from videogen.conditioning import Dial
@@ -96,7 +97,9 @@ def sample(
     """
     if inversion_prompt is None:
         strength = 1.0
-    work = begin(pipe, clip, steps, strength=strength, guidance_scale=guidance_scale, frames=SPARSE_CAUSAL)
+    own = tuned_with(pipe)  # a folder of FateZero's authors has a table of its own
+    table = SPARSE_CAUSAL if own is None else own
+    work = begin(pipe, clip, steps, strength=strength, guidance_scale=guidance_scale, frames=table)
     described, wanted = work.conditions(
         inversion_prompt or "", target, negative_prompt=negative_prompt, motion_scale=motion_scale
     )

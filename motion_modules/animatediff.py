@@ -104,16 +104,22 @@ class MotionConfig:
 
 
 class Positions(nn.Module):
-    """The table of sinusoidal positions `pe [1, length, c]`; a buffer, never trained."""
+    """The table of sinusoidal positions `pe [1, length, c]`; a buffer, never trained.
+
+    by_frame  a frame's position is its id in the whole clip, not its place among the frames of its group in this call
+    """
 
     pe: Tensor
 
     def __init__(self, width: int, length: int) -> None:
         super().__init__()
+        self.by_frame = False
         self.register_buffer("pe", sinusoidal_positions(width, length))
 
     def forward(self, h: Tensor, p: Pass) -> Tensor:
-        """Add to h `(b f) n c`, a norm's output, the position of each frame in its group. Raises InputError beyond the table."""
+        """Add to h `(b f) n c`, a norm's output, the position of each frame. Raises InputError beyond the table."""
+        if self.by_frame:
+            return plus(h, self.pe[0, p.frame_ids].to(h.dtype).repeat(p.b, 1)[:, None])
         length = self.pe.shape[1]
         if p.f > length:
             raise InputError(
@@ -257,6 +263,13 @@ def near_in_time(unet: nn.Module, scale: float) -> None:
         if isinstance(module, TemporalBlock):
             for layer in (module.attn1.to_q, module.attn1.to_k, module.attn2.to_q, module.attn2.to_k):
                 layer.weight.copy_(scale * torch.eye(*layer.weight.shape))
+
+
+def positions_by_frame(unet: nn.Module) -> None:
+    """From now on a call's `frames` say which positions they have, and lie in the table: what is learnt from some frames of a clip holds for all."""
+    for module in unet.modules():
+        if isinstance(module, Positions):
+            module.by_frame = True
 
 
 def _fill(level: DownLevel | MidLevel | UpLevel | nn.Module, modules: list[MotionModule]) -> None:

@@ -40,6 +40,7 @@ class MotionFamily:
     positions          frames it has positions for, where the file brings no table
     scheduler          what changes in the base model's scheduler config
     source             where these numbers come from
+    frames             of the clips it was trained on
     """
 
     norm_scope: Scope
@@ -47,6 +48,7 @@ class MotionFamily:
     positions: int
     scheduler: Mapping[str, Any]
     source: str
+    frames: int = 16
 
 
 # heads are 8 in all of them: num_attention_heads in the authors' configs, the default of diffusers' MotionAdapter
@@ -58,7 +60,7 @@ FAMILIES = {
     "animatediff_trained": MotionFamily("frame", "frame", 32, AUTHORS, "authors' training script, training.yaml (32 positions)"),
     "animatediff_no_positions": MotionFamily("frame", "frame", 32, AUTHORS, "taken to be of the authors' training script"),
     "animatelcm": MotionFamily("frame", "frame", 64, LCM, "authors' code, inference-t2v.yaml; positions are fixed sinusoids"),
-    "hotshotxl": MotionFamily("frame", "clip", 24, {}, "authors' code: norm after folding frames, residual blocks on the clip"),
+    "hotshotxl": MotionFamily("frame", "clip", 24, {}, "authors' code: norm after folding frames, residual blocks on the clip", 8),
     "motion_adapter_diffusers": MotionFamily("clip", "frame", 32, LINEAR, "diffusers' UNetMotionModel"),
     "unet_motion_diffusers": MotionFamily("clip", "frame", 32, LINEAR, "diffusers' UNetMotionModel"),
 }  # fmt: skip
@@ -82,12 +84,14 @@ class MotionFile:
     state      our (diffusers') names -> tensors, position tables included
     line       what it is, in one line
     scheduler  what changes in the base model's scheduler config
+    frames     of the clips its family was trained on
     """
 
     config: dict[str, Any]
     state: dict[str, Tensor]
     line: str
     scheduler: dict[str, Any] = field(default_factory=dict)
+    frames: int = 16
 
 
 def read_motion(
@@ -120,10 +124,10 @@ def read_motion(
     if scheduler is None and family.name.endswith("_diffusers"):
         # Those of Stable Diffusion's widths are AnimateDiff's, converted; models of other widths bring their schedule in their folder.
         scheduler = {(320, 640, 1280, 1280): LINEAR, (320, 640, 1280): SDXL_BETA}.get(config["channels"], {})
-    title = family.title if scheduler is None else "motion modules that were trained with videogen"
+    title = family.title if scheduler is None else "motion modules that videogen wrote"
     scheduler = dict(facts.scheduler if scheduler is None else scheduler)
     others = len(state) - sum(map(motion_keys.is_motion, state))
-    return MotionFile(config, ours, _line(title, config, scheduler, others), scheduler)
+    return MotionFile(config, ours, _line(title, config, scheduler, others), scheduler, facts.frames)
 
 
 def write_official(state: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:

@@ -47,18 +47,12 @@ def install(unet: UNet, source: Path) -> Motion:
     except BaseException:
         remove_motion(unet)
         raise
-    frames = min(int(own.get("frames", 16)), config.positions)
+    frames = min(int(own.get("frames", found.frames)), config.positions)
     return Motion(found.line, config.to_diffusers(), config.positions, frames, found.scheduler)
 
 
-def header(motion: Motion) -> dict[str, str]:
-    """The entry of a safetensors header that says what shapes do not: heads, norm scopes, the schedule, frames of the training clips."""
-    said = {"config": motion.config, "scheduler": motion.scheduler, "frames": motion.trained}
-    return {HEADER: json.dumps(said, default=dict)}
-
-
 def read_header(source: Path) -> dict[str, Any]:
-    """What `header` wrote into a file, or into the weights in a folder; empty where it did not."""
+    """What `Motion.header` says in a file, or in the weights of a folder; empty where it is not there."""
     file = files.locate(source)[0]
     if file.suffix != ".safetensors":
         return {}

@@ -8,7 +8,6 @@ UNet.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +19,11 @@ from torch import Tensor, nn
 
 from motion_modules.animatediff import (
     MotionConfig,
-    Positions,
     add_motion,
     motion_parameters,
     motion_state,
     near_in_time,
+    positions_by_frame,
 )
 from videogen.conditioning import Dial
 from videogen.errors import InputError
@@ -57,6 +56,11 @@ class Every(NamedTuple):
     @property
     def frames(self) -> slice:
         return slice(self.first, self.first + self.stride * (self.number - 1) + 1, self.stride)
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The same, one by one."""
+        return tuple(range(self.first, self.first + self.stride * self.number, self.stride))
 
 
 class Phase(NamedTuple):
@@ -132,6 +136,7 @@ class Motion:
         )
         self.config = config
         self.root = add_motion(unet, config).to(device)
+        positions_by_frame(self.root)
         self.root.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if s.start:
             _load_motion(self.root, s.start)
@@ -191,12 +196,8 @@ class Motion:
         if every is None:
             yield "image", lambda: {"loss": self.setting.error(self.root, items, {"motion": Dial(0.0)})}
             return
-
-        def thunk() -> dict[str, Tensor]:
-            with positions_of(self.root, every):
-                return {"loss": self.setting.error(self.root, items)}
-
-        yield "motion" if self.settings.image == "frozen" else "motion+image", thunk
+        group, clips = "motion" if self.settings.image == "frozen" else "motion+image", items._replace(frames=every.ids)
+        yield group, lambda: {"loss": self.setting.error(self.root, clips)}
 
     def judge(self) -> dict[str, float]:
         """Held-out figures, and what clips made from captions of one object show.
@@ -210,11 +211,10 @@ class Motion:
         scenes, latents = moving(self.held_out.frames_of(every.frames))
         told, opposite = plain(scenes), plain(turned(scenes))
         figures = {}
-        with positions_of(self.root, every):
-            for time in NOISES:
-                figures[f"error_{time}"] = right = self._error(told, latents, time)
-                figures[f"hears_{time}"] = self._error(opposite, latents, time) / right - 1
-            made = self.setting.made(self.root, self.settings.made, frames=latents.latents.shape[1])
+        for time in NOISES:
+            figures[f"error_{time}"] = right = self._error(told, latents, every, time)
+            figures[f"hears_{time}"] = self._error(opposite, latents, every, time) / right - 1
+        made = self.setting.made(self.root, self.settings.made, frames=every.ids)
         parts = {"first": Every(0, 1, 1), "last": Every(FRAMES - 1, 1, 1), "clip": Every(0, 1, FRAMES)}
         asked: list[tuple[str, Kind, Every]] = [(name, "travel", every) for name, every in parts.items()]
         asked += [("stay", "stay", parts["clip"]), ("pair", "pair", parts["clip"])]
@@ -235,16 +235,14 @@ class Motion:
             noise = torch.randn(x0.shape[1:], generator=generator).expand_as(x0).to(x0.device)
             grounds = data.grounds[part].float().to(x0.device)
             times = torch.full((alike,), time)
-            batch = Batch(
-                x0, torch.ones(1), plain(scenes), times, noise, alike, 0.0, 1.0, grounds, places(scenes, data.middle)
-            )
-            with positions_of(self.root, every):
-                pred, v = self.setting.asked(self.root, batch)
+            known = places(scenes, data.middle)
+            batch = Batch(x0, torch.ones(1), plain(scenes), times, noise, alike, 0.0, 1.0, grounds, known, every.ids)
+            pred, v = self.setting.asked(self.root, batch)
             wanted, told = v - v.mean(0), pred - pred.mean(0)
             left, there = left + float((told - wanted).square().sum()), there + float(wanted.square().sum())
         return left / there
 
-    def _error(self, captions: list[str], latents: Latents, time: int) -> float:
+    def _error(self, captions: list[str], latents: Latents, every: Every, time: int) -> float:
         generator, total = Draw(JUDGE_SEED, time).generator("clips"), 0.0
         count = len(latents.latents)
         for start in range(0, count, 4):
@@ -252,7 +250,8 @@ class Motion:
             x0 = latents.latents[part].float().to(self.setting.device)
             noise = torch.randn(x0.shape, generator=generator).to(x0.device)
             weights = (latents.objects[part].float() / 255)[:, :, None].to(x0.device)
-            batch = Batch(x0, weights, captions[part], torch.full((len(x0),), time), noise)
+            times = torch.full((len(x0),), time)
+            batch = Batch(x0, weights, captions[part], times, noise, frames=every.ids)
             total += float(self.setting.error(self.root, batch)) * len(x0)
         return total / count
 
@@ -282,20 +281,6 @@ def drawn(count: int, generator: torch.Generator) -> Every:
     widest = (FRAMES - 1) // max(count - 1, 1)
     stride = 1 + int(torch.randint(widest, (), generator=generator))
     return Every(int(torch.randint(FRAMES - stride * (count - 1), (), generator=generator)), stride, count)
-
-
-@contextlib.contextmanager
-def positions_of(unet: nn.Module, every: Every) -> Iterator[None]:
-    """Within, the frames of a call have the positions they have in the whole clip: what is learnt from some frames holds for all."""
-    tables = [module for module in unet.modules() if isinstance(module, Positions)]
-    whole = [table.pe for table in tables]
-    for table in tables:
-        table.pe = table.pe[:, every.frames]
-    try:
-        yield
-    finally:
-        for table, pe in zip(tables, whole, strict=True):
-            table.pe = pe
 
 
 def moving(held_out: Latents) -> tuple[Scenes, Latents]:

@@ -21,6 +21,7 @@ from videogen.conditioning import Conditioning
 from videogen.errors import InputError
 from videogen.frame_choice import SPARSE_CAUSAL
 from videogen.mixing import mix
+from videogen.models import autoencoder
 from videogen.models.folder import Parts, find, load_folder
 from videogen.pipeline import Pipeline
 from videogen.training import Offer
@@ -141,10 +142,7 @@ class Tuning:
 
 def posterior(parts: Parts, clip: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and deviation of the latents of a clip `f 3 H W` in [0, 1], both `f c h w`: the authors tune on draws, not on the mean."""
-    found = [parts.vae.encode(frame[None].to(parts.vae.dtype) * 2 - 1).latent_dist for frame in clip]
-    shift, scale = parts.vae.config.get("shift_factor") or 0.0, parts.vae.config["scaling_factor"]
-    mean = torch.cat([piece.mean for piece in found]).float()
-    return (mean - shift) * scale, torch.cat([piece.std for piece in found]).float() * scale
+    return autoencoder.posterior(parts.vae, clip * 2 - 1, slice_frames=1)
 
 
 def read_clip(data: TrainData) -> Tensor:
@@ -166,7 +164,7 @@ def subject(settings: Settings, device: torch.device) -> Subject:
     data = settings.train_data
     clip = read_clip(data)
     pipe = pipeline(animated(load_folder(find(settings.pretrained_model_path)), settings.temporal_bias)).to(device)
-    factor = pipe.default_size[0] // pipe.parts.unet.config.sample_size
+    factor = autoencoder.factor(pipe.parts.vae)
     if data.width % factor or data.height % factor:
         raise InputError(f"train_data: {data.width} x {data.height} pixels are not multiples of {factor}")
     return Subject(pipe, clip, data.prompt)

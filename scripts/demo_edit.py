@@ -2,6 +2,7 @@
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from videogen.errors import exit_code
@@ -45,9 +46,8 @@ def demo(folder: Path) -> list[Path]:
         if edit is None:  # another one, measured by what it gives back alone
             continue
         asked = trial(edit, NUMBER)
-        begun = time.perf_counter()
-        edited = method.run(shop, asked, source[:: method.every])
-        told = f"{method.title}, {time.perf_counter() - begun:.0f} s: {asked.target}"
+        edited, seconds = shop.timed(partial(method.run, shop, asked, source[:: method.every]))
+        told = f"{method.title}, {seconds:.0f} s: {asked.target}"
         print(told, flush=True)
         clips.append(Clip(edited.frames))
         labels.append(told)

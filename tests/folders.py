@@ -28,12 +28,14 @@ def text_encoder(width: int = 32, kind: Any = CLIPTextModel) -> Any:
     return kind(config).eval()
 
 
-def vae() -> Any:
+def vae(**changes: Any) -> Any:
     """Factor 8, four channels, a few thousand parameters."""
     from diffusers import AutoencoderKL
 
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
-    return AutoencoderKL(block_out_channels=(8, 8, 16, 16), norm_num_groups=4, latent_channels=4, **blocks).eval()
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 16, 16), norm_num_groups=4, latent_channels=4, **blocks, **changes
+    ).eval()
 
 
 def unet(context: int = 32, **changes: Any) -> Any:

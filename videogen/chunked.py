@@ -49,7 +49,7 @@ class Targets:
         """Refuse what could not be written, and what would write over another of these files or the source."""
         seen = {part.resolve() for part in source.parts}
         for path in self.all():
-            video.check_target(path, overwrite=self.overwrite, frames=source.count)
+            video.check_target(path, overwrite=self.overwrite, frames=source.count, fps=source.fps)
             written = {file.resolve() for file in video.touched(path, source.count)}
             if written & seen:
                 raise InputError(f"{path} is named twice, or is the source itself; choose another name")
@@ -135,9 +135,13 @@ def edited(
 
 
 def stitched(frames: Iterator[np.ndarray], cut: Sequence[Window], size: tuple[int, int], edit: Edit) -> Iterator[Frame]:
-    """Edit chunk by chunk; a frame comes out as soon as no later chunk holds it, the weighted mean of what chunks made of it."""
+    """Edit chunk by chunk; a frame comes out as soon as no later chunk holds it.
+
+    A chunk fades in over all frames that it shares with those before it, evenly. The weights of the windows, which are for means, say nothing
+    here: the last chunk is moved back to end with the clip, so that it may share far more than the overlap.
+    """
     originals: dict[int, np.ndarray] = {}
-    totals: dict[int, tuple[Tensor, Tensor, float]] = {}
+    faded: dict[int, tuple[Tensor, Tensor]] = {}
     done = 0
     for k, window in enumerate(cut):
         for place in window.places:
@@ -148,15 +152,17 @@ def stitched(frames: Iterator[np.ndarray], cut: Sequence[Window], size: tuple[in
         if not bool(torch.isfinite(made).all()):
             raise InputError("the edit holds NaN, which would show as black; try --dtype float32 or a lower --guidance")
         mask = made.new_ones(len(made), 1, *size) if mask is None else mask
-        for i, (place, weight) in enumerate(zip(window.places, window.weights, strict=True)):
-            picture, where, sum_ = totals.get(place, (0 * made[:1], 0 * mask[:1], 0.0))
-            totals[place] = (picture + weight * made[i : i + 1], where + weight * mask[i : i + 1], sum_ + weight)
+        shared = sum(place in faded for place in window.places)
+        for i, place in enumerate(window.places):
+            new, share = (made[i : i + 1], mask[i : i + 1]), min((i + 1) / (shared + 1), 1.0)
+            picture, where = (torch.lerp(a, b, share) for a, b in zip(faded.get(place, new), new, strict=True))
+            faded[place] = (picture, where)
         ready = cut[k + 1].places[0] if k + 1 < len(cut) else window.places[-1] + 1
         for place in range(done, ready):
-            picture, where, sum_ = totals.pop(place)
+            picture, where = faded.pop(place)
             original = originals.pop(place)
-            back = resized(picture / sum_, (original.shape[0], original.shape[1]))
-            yield Frame(original, to_pixels(back)[0], where / sum_)
+            back = resized(picture, (original.shape[0], original.shape[1]))
+            yield Frame(original, to_pixels(back)[0], where)
         done = ready
 
 

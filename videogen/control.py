@@ -210,6 +210,7 @@ class Pass:
     spans          the overlapping windows in which temporal layers work; none is one piece
     entries        names and lengths of the entries that a source's tokens are joined from
     checkpointing  gradient checkpointing is on
+    frame_ids      `frames` as a tensor where the network computes, for lookups: compiled blocks would be compiled anew for each tuple of numbers
     """
 
     b: int
@@ -226,6 +227,7 @@ class Pass:
     kept: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     entries: Mapping[str, tuple[tuple[str, int], ...]] = dataclasses.field(default_factory=dict)
     checkpointing: bool = False
+    frame_ids: Tensor | None = None
 
     @property
     def recompute_layers(self) -> bool:

@@ -178,7 +178,7 @@ def chunks_of(request: Request, motion: Motion | None, frames: int) -> Windows:
     else:
         length = frames if frames <= min(motion.longest, 32) else min(motion.trained, 16)
     overlap = min(length // 4, length - 1) if request.overlap is None else request.overlap
-    return Windows(length, overlap, "linear")
+    return Windows(length, overlap)
 
 
 def recipe_of(request: Request, source: Source) -> Recipe:

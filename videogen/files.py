@@ -1,4 +1,4 @@
-"""Output that appears whole or not at all."""
+"""Output that appears whole or not at all, and what FFmpeg is told of a file."""
 
 import contextlib
 import os
@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from videogen.errors import InputError
+
+BEFORE = ".before"
+"""The name, beside what was written, of the folder whose place it is about to take."""
 
 
 @contextlib.contextmanager
@@ -34,7 +37,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield beside
         _widen(beside, usual)
         if beside.is_dir() and target.is_dir():
-            _exchange(beside, target, holder / ".before")
+            _exchange(beside, target, holder / BEFORE)
         else:
             os.replace(beside, target)
     finally:
@@ -42,7 +45,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _exchange(beside: Path, target: Path, before: Path) -> None:
-    """Put a folder in another's place, which becomes `before`: only names change, so that at no moment either is in parts."""
+    """Put a folder in another's place, which becomes `before`: only names change, so that at no moment either is in parts.
+
+    A process that is killed between the two changes leaves both whole, and neither under the name.
+    """
     try:
         os.replace(target, before)
         os.replace(beside, target)
@@ -60,3 +66,8 @@ def _widen(written: Path, usual: int) -> None:
         if stat.S_ISREG(mode) and mode | usual != mode:
             with contextlib.suppress(OSError):  # a file system without modes
                 file.chmod(stat.S_IMODE(mode | usual))
+
+
+def address(path: str | Path) -> str:
+    """What FFmpeg is told of a file: in a relative path it takes the `12:` of `12:30.mp4` for a protocol."""
+    return str(Path(path).absolute())

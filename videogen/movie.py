@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import math
 import warnings
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -21,6 +22,7 @@ from av.video.reformatter import Colorspace, Interpolation
 
 from videogen.clip import Audio
 from videogen.errors import InputError, reason
+from videogen.files import address
 from videogen.sound import Sound
 
 # The number of encoder threads is fixed: x264's result depends on it, and a clip shall come out the same on every machine.
@@ -33,7 +35,8 @@ VP9 = ("libvpx-vp9", {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "2"
 CONTAINERS: dict[str, tuple[str, tuple[str, dict[str, str]], dict[str, str]]] = {
     ".mp4": ("mp4", H264, {"movflags": "+faststart"}),
     ".m4v": ("mp4", H264, {"movflags": "+faststart"}),
-    ".mov": ("mov", H264, {"movflags": "+faststart"}),
+    # QuickTime's own comment ends at 64 KiB, which a recipe with a long prompt map exceeds; its free tags do not
+    ".mov": ("mov", H264, {"movflags": "+faststart+use_metadata_tags"}),
     ".mkv": ("matroska", H264, {}),
     ".webm": ("webm", VP9, {}),
 }
@@ -73,7 +76,7 @@ class Encoder:
     ) -> None:
         format_, (codec, codec_options), options = CONTAINERS[path.suffix.lower()]
         self.fps, self.count = fps, 0
-        self.output: Any = av.open(str(path), "w", format=format_, options=options)
+        self.output: Any = av.open(address(path), "w", format=format_, options=options)
         self.sound: Sound | None = None
         try:
             self.output.metadata["comment"] = note
@@ -186,8 +189,16 @@ def survey(path: Path) -> Survey:
         aspect = Fraction(stream.sample_aspect_ratio or 1)
         return Survey(
             len(times), shown.pop(), 1 / aspect if turned else aspect, nominal, times[0], _note(container),
-            bool(container.streams.audio), stream.frames,
+            bool(container.streams.audio), _announced(stream, nominal),
         )  # fmt: skip
+
+
+def _announced(stream: Any, fps: Fraction) -> int:
+    """How many frames the header says, 0 where it says nothing: it counts those too that an edit list cuts away, which are not in the duration."""
+    if not stream.frames or not stream.duration:
+        return int(stream.frames)
+    shown = math.ceil(stream.duration * Fraction(stream.time_base) * fps - Fraction(1, 4))
+    return min(int(stream.frames), max(1, shown))
 
 
 def decoded(path: Path) -> Iterator[np.ndarray]:
@@ -201,7 +212,7 @@ def decoded(path: Path) -> Iterator[np.ndarray]:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
-        with av.open(str(path)) as container:
+        with av.open(address(path)) as container:
             yield container
     except av.FFmpegError as problem:
         if path.is_file() and not path.stat().st_size:

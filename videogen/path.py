@@ -30,6 +30,16 @@ READ_FROM_CONFIG = frozenset(
 )  # fmt: skip
 """Keys of a scheduler_config.json that say which process a net was trained on, and what it predicts."""
 
+# diffusers' classes that have a table of betas and nothing beside it.
+OF_BETAS = frozenset(
+    f"{name}Scheduler"
+    for name in (
+        "DDIM", "DDIMInverse", "DDIMParallel", "DDPM", "DDPMParallel", "DEISMultistep", "DPMSolverMultistep", "DPMSolverMultistepInverse",
+        "DPMSolverSDE", "DPMSolverSinglestep", "EulerAncestralDiscrete", "EulerDiscrete", "HeunDiscrete", "KDPM2AncestralDiscrete",
+        "KDPM2Discrete", "LCM", "LMSDiscrete", "PNDM", "SASolver", "TCD", "UniPCMultistep",
+    )
+)  # fmt: skip
+
 # Where a config leaves betas out, diffusers' classes fill in their own; nearly all agree.
 DEFAULT_BETAS = (0.0001, 0.02, "linear")
 DEFAULT_BETAS_OF_CLASS = {
@@ -82,9 +92,14 @@ class Path(ABC):
 
     @staticmethod
     def from_config(config: Mapping[str, Any]) -> "Path":
-        """The process of a diffusers `scheduler_config.json`. Raises InputError, with the key, for unknown values."""
-        if str(config.get("_class_name", "")).startswith("FlowMatch"):
+        """The process of a diffusers `scheduler_config.json`. Raises InputError, with the key, for unknown values and classes."""
+        name = str(config.get("_class_name", ""))
+        if name.startswith("FlowMatch"):
             return RectifiedFlow.from_config(config)
+        if name and name not in OF_BETAS:
+            raise InputError(
+                f"the scheduler is a {name}, whose process is not known here; known are those of a table of betas (as DDIMScheduler) and FlowMatch"
+            )
         return VariancePreserving.from_config(config)
 
 

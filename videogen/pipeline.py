@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from videogen.models import autoencoder, folder
 from videogen.models.folder import Parts
 from videogen.models.sizes import Sizes, count, size_condition
 from videogen.models.text import suffixed
+from videogen.models.weights.motion_keys import HEADER
 from videogen.noise import FrameNoise, Generators, source_of
 from videogen.offload import Turns
 from videogen.path import Path
@@ -61,6 +63,12 @@ class Motion:
     scheduler: Mapping[str, Any]
     control: Control | None = None
     save: Callable[[Parts, FilePath], None] | None = None
+
+    @property
+    def header(self) -> dict[str, str]:
+        """The entry of a safetensors header that says what shapes do not: heads, norm scopes, the schedule, frames of the training clips."""
+        said = {"config": self.config, "scheduler": self.scheduler, "frames": self.trained}
+        return {HEADER: json.dumps(said, default=dict)}
 
 
 class Pipeline:
@@ -124,8 +132,10 @@ class Pipeline:
             if variant is not None:
                 raise InputError(f"{place} is a single file, which has no variant {variant}; leave variant out")
             parts = load_single_file(place, dtype=dtype, tokenizer=tokenizer, prediction_type=prediction_type)
-        if motion is None and parts.motion is not None:  # the folder's scheduler is that of its modules too
-            installed = dataclasses.replace(motion_installer()(parts.unet, parts.motion), scheduler={})
+        if motion is None and parts.motion is not None:
+            installed = motion_installer()(parts.unet, parts.motion)
+            if not parts.pictures_apart:  # the folder's scheduler is that of its modules too
+                installed = dataclasses.replace(installed, scheduler={})
         else:
             installed = None if source is None else motion_installer()(parts.unet, source)
         return cls(parts, installed).to(device)
@@ -210,8 +220,9 @@ class Pipeline:
     @property
     def default_size(self) -> tuple[int, int]:
         """Height and width the model was trained at, in pixels."""
-        side = self.parts.unet.config.sample_size * autoencoder.factor(self.parts.vae)
-        return side, side
+        factor = autoencoder.factor(self.parts.vae)
+        height, width = self.parts.unet.config.sample_grid
+        return height * factor, width * factor
 
     def save_pretrained(self, target: str | FilePath) -> None:
         """Write a folder in diffusers' layout (with the motion modules as a MotionAdapter), complete or not at all.
@@ -223,16 +234,14 @@ class Pipeline:
             raise InputError(f"{place} holds something already; give a new or an empty folder")
         motion = None
         if self.motion is not None:
-            motion = (
-                self.motion.config,
-                {n: v for n, v in self.parts.unet.state_dict().items() if "motion_modules." in n},
-            )
+            state = {n: v for n, v in self.parts.unet.state_dict().items() if "motion_modules." in n}
+            motion = (self.motion.config, state, self.motion.header)
         with replacing(place) as beside:
             beside.mkdir()
             if self.motion is not None and self.motion.save is not None:
                 self.motion.save(self.parts, beside)
                 return
-            folder.save_folder(dataclasses.replace(self.parts, scheduler=self.scheduler), beside, motion)
+            folder.save_folder(self.parts, beside, self.scheduler, motion)
 
     def plan(
         self,
@@ -270,7 +279,7 @@ class Pipeline:
         # A picture is the image model's alone, and so is its schedule.
         scheduler = self.parts.scheduler if num_frames == 1 else self.scheduler
         method = plan.sampler_of(sampler, scheduler, eta, karras)
-        times = method.times(Path.from_config(scheduler), steps).between(denoising_start, denoising_end)
+        times = method.times(method.path(scheduler), steps).between(denoising_start, denoising_end)
         table = (None, None) if self.motion is None else (self.motion.longest, self.motion.trained)
         pieces = plan.windows_of(windows, num_frames, free_noise, *table, chosen=control is not None)
         latents = (self.parts.unet.config.in_channels, size[0] // factor, size[1] // factor)

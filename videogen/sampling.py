@@ -246,6 +246,7 @@ class Sampler:
     stochastic: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)  # of `run`, named as in the config
     fixed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # keys that are known with these values only
+    unread: tuple[str, ...] = ()  # keys of the model's process that the class does not have, and so samples without
 
     def from_config(self, config: Mapping[str, Any]) -> "Sampler":
         """The same with what a scheduler_config.json says. Raises InputError, with the key, for unknown values."""
@@ -256,6 +257,10 @@ class Sampler:
         grid = self.grid.from_config({key: config[key] for key in self.reads if key in config})
         options = {key: config.get(key, value) for key, value in self.options.items()}
         return replace(self, grid=grid, options=options)
+
+    def path(self, config: Mapping[str, Any]) -> Path:
+        """The process that a scheduler_config.json means to this sampler. Raises InputError as `Path.from_config`."""
+        return Path.from_config({key: value for key, value in config.items() if key not in self.unread})
 
     def times(self, path: Path, n: int) -> Times:
         """n steps along `path`. Raises InputError where they do not fit on it."""
@@ -316,6 +321,7 @@ SAMPLERS = {
         Grid("linspace"),
         (*SPACED, "use_karras_sigmas"),
         fixed={**PLAIN_RATIOS, "clip_sample": (False,)},
+        unread=("rescale_betas_zero_snr",),
     ),
     "dpmpp_2m": Sampler(
         dpmpp_2m,

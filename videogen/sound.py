@@ -12,6 +12,7 @@ import av
 
 from videogen.clip import Audio
 from videogen.errors import InputError
+from videogen.files import address
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
@@ -35,7 +36,7 @@ class Sound:
 
     def __init__(self, audio: Audio, output: OutputContainer, seconds: Fraction) -> None:
         try:
-            self.source: InputContainer = av.open(str(audio.source))
+            self.source: InputContainer = av.open(address(audio.source))
         except (OSError, av.FFmpegError) as problem:
             raise InputError(f"the sound in {audio.source} cannot be read ({problem})") from problem
         if not self.source.streams.audio:

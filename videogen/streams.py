@@ -44,7 +44,7 @@ def writing(
     Raises InputError for all that `video.write` refuses; warns where the file cannot say that pixels are not square.
     """
     path = Path(path)
-    video.check_target(path, overwrite=overwrite, frames=like.count)
+    video.check_target(path, overwrite=overwrite, frames=like.count, fps=like.fps)
     if like.aspect != 1 and path.suffix.lower() not in ASPECT:
         told = f"{path} will show the clip {'narrower' if like.aspect > 1 else 'wider'} than its source"
         warnings.warn(f"{told}, whose pixels are not square; {' and '.join(ASPECT)} keep that", stacklevel=3)

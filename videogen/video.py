@@ -20,7 +20,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from videogen import movie, pictures, recipe
 from videogen.clip import Audio, Clip, from_numpy
@@ -30,7 +30,9 @@ from videogen.recipe import Recipe, hash_files, hash_path
 
 WRITTEN = (*movie.CONTAINERS, ".gif", ".webp", ".png")
 MOVING = (".gif", ".webp")
+ORIENTATION = 0x0112  # EXIF's
 STILLS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+SLOWEST = Fraction(1, 600)  # frames per second; a gif shows a picture for 655 s at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,13 +62,18 @@ def note_from(text: str | None) -> Note | None:
         return None
 
 
-def check_target(path: str | os.PathLike[str], *, overwrite: bool = False, frames: int = 2) -> None:
+def check_target(
+    path: str | os.PathLike[str], *, overwrite: bool = False, frames: int = 2, fps: Fraction | None = None
+) -> None:
     """Refuse a file that could not be written, before anything is computed.
 
-    `frames` tells one png from numbered ones. Raises InputError for an unknown extension, a folder that is missing or
-    cannot be written, and a file that exists while `overwrite` is off.
+    `frames` tells one png from numbered ones; `fps` is the clip's rate, where it is known. Raises InputError for an
+    unknown extension, a folder that is missing or cannot be written, a file that exists while `overwrite` is off, and a
+    rate that is too low.
     """
     path = Path(path)
+    if fps is not None and fps < SLOWEST:
+        raise InputError(f"{fps} frames per second cannot be written; give {SLOWEST} or more")
     if path.suffix.lower() not in WRITTEN:
         raise InputError(f"{path.name or path} has no extension that can be written; use one of {' '.join(WRITTEN)}")
     if not path.parent.is_dir():
@@ -102,7 +109,7 @@ def write(
     Raises InputError for all that `check_target` refuses, and where writing fails.
     """
     path = Path(path)
-    check_target(path, overwrite=overwrite, frames=len(clip))
+    check_target(path, overwrite=overwrite, frames=len(clip), fps=clip.fps)
     note = Note(clip.width, clip.height, clip.fps, len(clip), recipe).to_json()
     frames = clip.to_numpy()
     suffix = path.suffix.lower()
@@ -118,6 +125,9 @@ def write(
                 movie.write_movie(beside, frames, clip.fps, note, clip.audio)
     except (OSError, av.FFmpegError) as problem:
         raise InputError(f"{path} could not be written: {reason(problem)}") from problem
+    except OverflowError as problem:  # frames that equal each other become one picture of a gif, shown for longer
+        told = f"{path} cannot say how long a picture is shown"
+        raise InputError(f"{told}; use .mp4, fewer frames or a higher rate") from problem
     return [path]
 
 
@@ -172,7 +182,8 @@ def open_source(path: str | os.PathLike[str]) -> Source:
         return _moving(path)
     found = movie.survey(path)
     note = note_from(found.note)
-    if note is not None and found.count < note.frames:
+    # what somebody cut out of a clip of ours has its note, and announces fewer frames itself
+    if note is not None and found.count < min(note.frames, found.announced or note.frames):
         raise InputError(f"{path} breaks off: {found.count} of {note.frames} frames can be read")
     if found.count < found.announced:
         warnings.warn(f"{path} announces {found.announced} frames, {found.count} can be decoded", stacklevel=2)
@@ -199,6 +210,7 @@ def read(path: str | os.PathLike[str]) -> Clip:
 def _moving(path: Path) -> Source:
     try:
         size, shown, text = pictures.survey(path)
+        upright = _upright(path)
     except pictures.UNREADABLE as problem:
         raise InputError(f"{path} is no picture that can be read ({reason(problem)})") from problem
     note, often = note_from(text), Counter(range(len(shown)))
@@ -213,9 +225,23 @@ def _moving(path: Path) -> Source:
 
     def frames() -> Iterator[np.ndarray]:
         for i, pixels in enumerate(pictures.decoded(path)):
-            yield from repeat(pixels, often[i])
+            yield from repeat(upright(pixels), often[i])
 
-    return Source(path, often.total(), size, fps, None, frames, (path,))
+    height, width = upright(np.empty((*size, 3), np.uint8)).shape[:2]
+    return Source(path, often.total(), (height, width), fps, None, frames, (path,))
+
+
+def _upright(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """What turns the pictures of a file, `h w 3` uint8, as its EXIF says."""
+    with Image.open(path) as picture:
+        way = picture.getexif().get(ORIENTATION, 1)
+
+    def turned(pixels: np.ndarray) -> np.ndarray:
+        picture = Image.fromarray(pixels)
+        picture.getexif()[ORIENTATION] = way
+        return np.array(ImageOps.exif_transpose(picture))
+
+    return (lambda pixels: pixels) if way == 1 else turned
 
 
 def _pictures(path: Path, series: list[Path]) -> Source:

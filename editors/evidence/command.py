@@ -153,7 +153,10 @@ def _print(results: "Results", target: Path, pictures: list[Path]) -> None:
 
 def told(model: str, settings: dict[str, Any]) -> list[str]:
     """What the section says before its tables."""
-    from editors.evidence.methods import LOCAL, SHARES
+    from editors.evidence.figures import MARGIN
+    from editors.evidence.judging import SPARED
+    from editors.evidence.methods import LOCAL, SHARES, TRAVEL
+    from videogen.shapes.measure import SAME_AREA
 
     shares = "; ".join(f"{edit} {cross:g} and {selfs:g}" for edit, (cross, selfs) in SHARES.items())
     chosen_on = "these clips, which flatters the figures" if settings["seed"] == 1 else "clips of seed 1"
@@ -163,19 +166,29 @@ def told(model: str, settings: dict[str, Any]) -> list[str]:
         f" {settings['guidance']:g}, {settings['dtype']} on {settings['device']}. Sources are H.264 files of rendered scenes, read back;"
         " every second one has a textured background or a second object. Tune-A-Video, FateZero on its model and Text2Video-Zero work on the"
         f" image model and every second frame; tuning takes {settings['tuning_steps']} steps.",
-        f"Shares of the steps in which Prompt-to-Prompt and FateZero take the source's text maps and its self-attention: {shares}. In edits of"
-        f" {', '.join(LOCAL)} they blend: outside the place of the object's noun the latents are the source's. These settings, and the"
-        f" strength, were chosen on {chosen_on}. FateZero reconstructs, and edits shapes on a tuned model, with its authors' settings.",
+        "These settings are not the command line's own. Shares of the steps in which Prompt-to-Prompt and FateZero take the source's text maps and"
+        f" its self-attention: {shares}. In edits of {', '.join(LOCAL)} they are given the object's noun, before and after, to blend by, in all"
+        " steps: outside its place the latents are the source's. These settings, and the strength, were chosen on"
+        f" {chosen_on}. FateZero reconstructs, and edits shapes on a tuned model, with its authors' settings. Text2Video-Zero is given a flow in"
+        f" the direction that the prompt names, {TRAVEL:g} px of 128 over the clip, and on models with fewer than 32 latents a side its two"
+        " moments, `t0` and `t1`, in the middle of the grid instead of near its noisy end.",
         "`done`: the edited frames, read by the measuring program, show what the target prompt asks for in place of the source's. `kept`: all"
         " else stayed. That is `position` (the first object's centre within 3 px of 128 of where the source has it, in every frame), its"
-        " `motion`, `colour` and `shape`, the clip's `style`, `background` (a textured one also where it is) and `count` of objects, and"
-        " `other`, the same of the second object. `change elsewhere`: mean absolute difference from the source, of the range of values, 4 px"
-        " of 128 and more away from the edited objects as they are and are to be (of a background's edit: inside the objects); beside it what"
-        " the VAE's round trip alone makes there.",
+        f" `motion`, `size` (its area, to {SAME_AREA:.0%}), `colour` and `shape`, the clip's `style`, `background` (a textured one also where it"
+        " is) and `count` of objects, and `other`, the same of the second object. Frames are read one by one: in one of"
+        f" {SPARED} at most may size, colour, shape, style or background be wrong or unreadable (an outlined style is read from the whole clip,"
+        " and told from a flickering one by its areas).",
+        "`change elsewhere`: mean absolute difference from the source, of the range of values, 4 px of 128 and more away from the edited objects"
+        " as they are and are to be (of a background's edit: inside the objects); beside it what the VAE's round trip alone makes there. A mean"
+        " that some clips have no part in, for they hold no numbers or lost an object in some frame, says of how many clips it is; a moving"
+        " object that was lost errs by 1 in its velocity. `seconds a clip`: of the method alone, also where an inversion, a tuning or null texts"
+        " were found for another row before; plain inversion's include a third sampling, without guidance, by which it tells how well the clip"
+        " comes back.",
         "`plain` is sampling the target prompt from the inverted noise, on the same model, frames and clips. Brackets hold 95 % intervals:"
         " Wilson's of shares, Newcombe's of paired differences of shares, Student's of means. `better than plain`: the interval of one of the"
-        " two differences lies above 0, and that of the other not below 0. Verdicts with fewer clips than a target is meant for say `so far`."
-        " The plan has no figure for Text2Video-Zero's motion; it is held against the 0.90 of the colour edit.",
+        " two differences lies above 0, and the other is not worse, which is an interval that does not lie below 0 and a difference of"
+        f" {-MARGIN:.2f} or more. `source: done` tells how often the source itself is taken for the edit. Verdicts with fewer clips than a"
+        " target is meant for say `so far`. The plan has no figure for Text2Video-Zero's motion; it is held against the 0.90 of the colour edit.",
     ]
 
 

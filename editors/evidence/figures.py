@@ -1,7 +1,8 @@
 """Rows to figures: shares and means with 95 % intervals, each beside the plain way on the same clips, and the targets that they are held against.
 
-Better and worse are said of intervals: a difference is up where its interval lies wholly above 0, down where it lies wholly below. A method is
-better than the plain way where one of the two (the edit done; all else kept) is up and the other is not down.
+A method is better than the plain way where one of the two differences (the edit done; all else kept) is up and the other not worse. Up is an
+interval that lies wholly above 0. Not worse is one that does not lie wholly below 0 around a difference of at least -MARGIN: of few clips the
+interval alone takes in nearly anything, also a method that never does what plain does in a quarter of them.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from typing import Any
 
 from editors.evidence.methods import SOURCE, TRUTH
 from editors.evidence.runs import Key, Plan, Row, beside, of
-from editors.evidence.trials import FROM_TEXT, RECONSTRUCTION
+from editors.evidence.trials import FROM_TEXT, RECONSTRUCTION, trial
 from videogen.metrics.paired import Estimate, difference_of_shares, mean
 from videogen.metrics.shares import Share
 
 FULL = Plan(())  # the numbers of clips that the targets are meant for
 DONE, CHANGE, POSITION, VELOCITY = 0.90, 0.05, 0.90, 0.20
+MARGIN = 0.10  # that a share may be below plain's and count as not worse
 GAIN = {
     "fatezero": 3.0,
     "null_text": 10.0,
@@ -64,7 +66,7 @@ class Figures:
         if self.done_more is None or self.kept_more is None or not self.kept_more.of:
             return None
         one, other = self.done_more, self.kept_more
-        return (one.low > 0 and other.high >= 0) or (other.low > 0 and one.high >= 0)
+        return (one.low > 0 and _not_worse(other)) or (other.low > 0 and _not_worse(one))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -181,27 +183,33 @@ def targets(found: Mapping[str, Sequence[Figures]], plan: Plan, steps: int) -> l
                     )
                 continue
             elif one.edit == "colour":
-                _of_colour(one, add, VELOCITY if name == "tune_a_video" else None)
+                _of_colour(one, add)
+                if name == "tune_a_video":
+                    going = sum(trial(one.edit, number, plan.seed).moves for number in range(needed))
+                    _of_velocity(one.velocity, add, going)
             if method.against is not None and one.done_more is not None and one.kept_more is not None:
                 pair = (one.done_more, one.kept_more)
                 add(
                     f"{one.edit}: done and kept, beside plain",
                     pair,
-                    "one up, the other not down",
+                    "one up, the other not worse",
                     one.better,
                     one.kept_more.of,
                 )
     return made
 
 
-def _of_colour(one: Figures, add: Callable[..., None], velocity: float | None) -> None:
+def _of_colour(one: Figures, add: Callable[..., None]) -> None:
     assert one.done is not None
     add("colour: done", one.done, f">= {DONE:.2f}", one.done.value >= DONE, one.of)
-    add("colour: change elsewhere", one.change, f"< {CHANGE:.2f}", _below(one.change, CHANGE), one.of)
+    add("colour: change elsewhere", one.change, f"< {CHANGE:.2f}", _below(one.change, CHANGE), one.change.of)
     place = one.stayed["position"]
     add("colour: centre within 3 px in every frame", place, f">= {POSITION:.2f}", place.value >= POSITION, one.of)
-    if velocity is not None:
-        add("colour: error of the velocity", one.velocity, f"< {velocity:.2f}", _below(one.velocity, velocity), one.of)
+
+
+def _of_velocity(error: Estimate, add: Callable[..., None], needed: int) -> None:
+    """Asked of the clips whose object goes somewhere."""
+    add("colour: error of the velocity", error, f"< {VELOCITY:.2f}", _below(error, VELOCITY), error.of, needed)
 
 
 def _from_text(one: Figures, add: Callable[..., None]) -> None:
@@ -209,6 +217,10 @@ def _from_text(one: Figures, add: Callable[..., None]) -> None:
     same = one.stayed["one colour"]
     add("one colour in all frames", same, "1.00", same.hits == same.of, one.of)
     add("motion as asked", one.done, f">= {DONE:.2f}", one.done.value >= DONE, one.of)
+
+
+def _not_worse(difference: Estimate) -> bool:
+    return difference.high >= 0 and round(difference.value, 9) >= -MARGIN  # a tenth is not below itself by rounding
 
 
 def _done(rows: Sequence[Row]) -> Share | None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import hashlib
 import inspect
 import textwrap
-from collections.abc import Callable, Hashable, Mapping
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +22,7 @@ import torch
 from torch import Tensor
 
 import editors
+import motion_modules
 from editors.ddim_inversion import Inversion, invert_clip
 from editors.edited import Edited
 from editors.evidence.trials import EDITS, FROM_TEXT, RECONSTRUCTION, Trial
@@ -64,12 +67,14 @@ class Workshop:
     tuning_steps: int = 200
     tuning_rate: float = 1e-3
     descent: Descent = field(default_factory=Descent)
-    _found: dict[str, tuple[Hashable, object]] = field(default_factory=dict, init=False)
+    # By kind: key, what was found, and the seconds that it took. What the work at hand uses of it, in seconds: 0 of what it found itself.
+    _found: dict[str, tuple[Hashable, object, float]] = field(default_factory=dict, init=False)
+    _used: dict[str, float] = field(default_factory=dict, init=False)
 
     @property
     def small(self) -> bool:
         """Whether activations of whole clips may be kept, and the moments of Text2Video-Zero lie in the middle of the grid."""
-        return self.still.parts.unet.config.sample_size < SMALL
+        return max(self.still.parts.unet.config.sample_grid) < SMALL
 
     def scale(self, trial: Trial) -> float:
         """The guidance of a trial."""
@@ -90,11 +95,25 @@ class Workshop:
 
     def once(self, kind: str, key: Hashable, find: Callable[[], T]) -> T:
         """What `find` gives for a key; of each kind the last one is remembered."""
-        if self._found.get(kind, (None, None))[0] != key:
+        if kind not in self._found or self._found[kind][0] != key:
             self._found.pop(kind, None)  # its memory goes before the next is made
-            self._found[kind] = (key, find())
-        found: T = self._found[kind][1]  # type: ignore[assignment]
-        return found
+            made, seconds = self.timed(find)
+            self._found[kind] = (key, made, seconds)
+            self._used.setdefault(kind, 0.0)  # the clock of the work at hand has them
+        _, found, seconds = self._found[kind]
+        self._used.setdefault(kind, seconds)
+        return found  # type: ignore[return-value]
+
+    def timed(self, work: Callable[[], T]) -> tuple[T, float]:
+        """What `work` gives, and the seconds that it takes alone: its own, and those of what was found before and it uses."""
+        around, self._used = self._used, {}
+        begun = time.monotonic()
+        try:
+            made = work()
+            return made, time.monotonic() - begun + sum(self._used.values())
+        finally:
+            around.update({kind: seconds for kind, seconds in self._used.items() if kind not in around})
+            self._used = around
 
 
 Run = Callable[[Workshop, Trial, Tensor], Edited]
@@ -122,12 +141,28 @@ class Method:
 
     @property
     def code(self) -> str:
-        """A hash of the method's file and of how it is run and set, comments and layout apart: with another one, rows are made again."""
-        texts = [textwrap.dedent(inspect.getsource(self.run)), repr((LOCAL, SHARES))]
-        if self.file:
-            texts.append((Path(str(editors.__file__)).parent / f"{self.file}.py").read_text(encoding="utf-8"))
-        parsed = [ast.dump(ast.parse(text)) for text in texts]
-        return hashlib.sha256("\n".join(parsed).encode()).hexdigest()[:12]
+        """A hash of how it is run and of all that makes and judges clips, comments and layout apart: with another one, rows are made again."""
+        return _hash([textwrap.dedent(inspect.getsource(self.run)), repr(_hash_of(deciding_files()))])
+
+
+def deciding_files() -> tuple[Path, ...]:
+    """The files that decide on a row: all editors, since they share most of their parts, Tune-A-Video's layers, and what draws and judges trials."""
+    methods, layers = (Path(str(package.__file__)).parent for package in (editors, motion_modules))
+    return (
+        *sorted(methods.glob("*.py")),
+        *(methods / "evidence" / f"{name}.py" for name in ("judging", "methods", "runs", "trials")),
+        *(layers / f"{name}.py" for name in ("tune_a_video", "tune_a_video_folder", "tuning")),
+    )
+
+
+@functools.cache
+def _hash_of(files: tuple[Path, ...]) -> str:
+    return _hash([path.read_text(encoding="utf-8") for path in files])
+
+
+def _hash(texts: Sequence[str]) -> str:
+    parsed = [ast.dump(ast.parse(text)) for text in texts]
+    return hashlib.sha256("\n".join(parsed).encode()).hexdigest()[:12]
 
 
 def _source(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:

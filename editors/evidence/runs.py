@@ -38,7 +38,8 @@ SHOWN = 2  # trials of each edit that are kept for people: a plain scene and a h
 class Row:
     """One clip of one method.
 
-    done, stayed, values, read   of its `Verdict`; values have `seconds` too, and `psnr` of a reconstruction against the VAE's round trip
+    done, stayed, values, read   of its `Verdict`; values have `seconds` too, with those of what it shares with others (`Workshop.timed`), and
+                                 `psnr` of a reconstruction against the VAE's round trip
     measured                     by the method itself
     code                         `Method.code` of what made it
     """
@@ -112,7 +113,7 @@ class Plan:
 class Rows:
     """The rows of a run in `folder`, which is made if need be. `settings` are plain JSON values that all rows share.
 
-    Raises InputError where the folder holds a run with other settings. Rows that other code of a method made are left out, and so made again:
+    Raises InputError where the folder holds a run with other settings. Rows that other code made or judged are left out, and so made again:
     `outdated` counts them.
     """
 
@@ -171,13 +172,11 @@ def measured(shop: Workshop, method: Method, asked: Trial, rows: Rows) -> tuple[
     """One clip made and judged. Random numbers drawn outside of seeds do not depend on what was made before."""
     whole = source_clip(asked, rows.folder / "sources", shop.frames, shop.moving.default_size[0])
     clip = whole[:: method.every]
-    begun = time.monotonic()
     torch.manual_seed(asked.seed)
     try:
-        made = method.run(shop, asked, clip)
+        made, seconds = shop.timed(lambda: method.run(shop, asked, clip))
     except InputError as problem:
         raise InputError(f"{method.name}, {asked.edit} {asked.number} ({asked.target!r}): {problem}") from problem
-    seconds = time.monotonic() - begun
     frames = made.frames.float().cpu()
     verdict = _judged(asked, frames, clip, shop, method)
     values = {**verdict.values, "seconds": round(seconds, 1)}

@@ -16,7 +16,7 @@ from videogen.metrics.shares import Share
 
 KEY = "editing"
 BEGIN, END = "<!-- editing: made by `videogen evaluate editing` -->", "<!-- editing: end -->"
-_STAYED = ("position", "motion", "colour", "shape", "style", "background", "count", "other")
+_STAYED = ("position", "motion", "size", "colour", "shape", "style", "background", "count", "other")
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,13 @@ def shown(figure: Share | Estimate | tuple[Estimate, Estimate] | None, places: i
     return f"{figure.value:.{places}f} [{low:.{places}f}, {high:.{places}f}]"
 
 
+def _of(mean: Estimate, clips: int, places: int) -> str:
+    """A mean, and over how many of the clips where some have no value; empty where none has."""
+    if not mean.of:
+        return ""
+    return shown(mean, places) + ("" if mean.of >= clips else f" of {mean.of}")
+
+
 def _beside(edits: Sequence[Figures]) -> str:
     heads = [
         "edit",
@@ -122,15 +129,15 @@ def _what_stayed(edits: Sequence[Figures]) -> str:
     heads = ["edit", *_STAYED, "change elsewhere", "of the VAE alone", "centre off by, px", "seconds a clip"]
     return document.table(heads, [
         [one.edit, *(f"{one.stayed[name].value:.3f}" if name in one.stayed else "" for name in _STAYED),
-         shown(one.change, 4), shown(one.change_of_vae, 4), shown(one.distance, 2), f"{one.seconds.value:.0f}"]
+         _of(one.change, one.of, 4), _of(one.change_of_vae, one.of, 4), _of(one.distance, one.of, 2), f"{one.seconds.value:.0f}"]
         for one in edits
     ])  # fmt: skip
 
 
 def _reconstruction(results: Results, found: Mapping[str, Figures]) -> str:
     return document.table(["method", "clips", "PSNR, dB", "plain inversion", "gain", "kept"], [
-        [results.table[name].title, _clips(one.of, one.asked), shown(one.psnr, 2), shown(one.plain_psnr, 2) if one.plain_psnr.of else "",
-         shown(one.gain, 2) if one.gain.of else "", shown(one.kept)]
+        [results.table[name].title, _clips(one.of, one.asked), _of(one.psnr, one.of, 2), _of(one.plain_psnr, one.of, 2),
+         _of(one.gain, one.of, 2), shown(one.kept)]
         for name, one in found.items()
     ])  # fmt: skip
 
@@ -155,14 +162,25 @@ def _from_text(results: Results, found: Mapping[str, Figures]) -> str:
 def _bounds(results: Results) -> str:
     lines = []
     for edit, (source, truth) in results.bounds.items():
-        done = Share(sum(bool(r.done) for r in truth), len(truth)) if truth and truth[0].done is not None else None
-        kept = [Share(sum(r.kept for r in rows), len(rows)) if rows else None for rows in (source, truth)]
-        lines.append([edit, str(len(truth)), shown(kept[0]), shown(done), shown(kept[1])])
-    return document.table(["edit", "clips", "source: kept", "true edit: done", "true edit: kept"], lines)
+        done, kept = [_done(rows) for rows in (source, truth)], [_kept(rows) for rows in (source, truth)]
+        lines.append([edit, str(len(truth)), shown(done[0]), shown(kept[0]), shown(done[1]), shown(kept[1])])
+    return document.table(
+        ["edit", "clips", "source: done", "source: kept", "true edit: done", "true edit: kept"], lines
+    )
+
+
+def _done(rows: Sequence[Row]) -> Share | None:
+    """None without rows, and where nothing was asked for."""
+    return Share(sum(bool(r.done) for r in rows), len(rows)) if rows and rows[0].done is not None else None
+
+
+def _kept(rows: Sequence[Row]) -> Share | None:
+    return Share(sum(r.kept for r in rows), len(rows)) if rows else None
 
 
 def _bound_values(source: Sequence[Row], truth: Sequence[Row]) -> dict[str, Any]:
     return {
+        "source done": Share(sum(bool(r.done) for r in source), len(source)).to_dict(),
         "source kept": Share(sum(r.kept for r in source), len(source)).to_dict(),
         "truth done": Share(sum(bool(r.done) for r in truth), len(truth)).to_dict(),
         "truth kept": Share(sum(r.kept for r in truth), len(truth)).to_dict(),

@@ -59,6 +59,11 @@ class Trial:
         return "style" in self.asked
 
     @property
+    def moves(self) -> bool:
+        """Whether the first object goes somewhere, so that it has a velocity."""
+        return world.MOTIONS[int(self.scene.motion[0, 0])] in world.DIRECTIONS
+
+    @property
     def clip_name(self) -> str:
         """Of the source's file; trials with the same scene share it."""
         return f"{self.number:04d}{'-styled' if self.edit == 'removing' else ''}"

@@ -35,6 +35,9 @@ def test_words_have_the_tokens_that_their_letters_became():
         ("a red circle", "a big red circle", "refine"),
         ("a red circle on black", "a circle, red on black", "refine"),
         ("red blue", "blue red", "refine"),  # as many words, but not in their places
+        ("a red circle on black,", "a blue circle on black", "replace"),
+        ("a red, circle", "a red big circle", "refine"),  # as many words with the comma
+        ("black & white", "black and white", "replace"),
         ("", "a red circle", "refine"),
     ],
 )
@@ -63,6 +66,47 @@ def test_replacing_loses_no_attention_and_meets_every_later_word(source, target)
         block = found.matrix[where(a, old)][:, where(b, new)]
         expected = torch.eye(len(new)) if len(old) == len(new) else torch.full((len(old), len(new)), 1 / len(new))
         torch.testing.assert_close(block, expected)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("a red van parked by the sea,", "a Fiat car parked by the sea"),
+        ("a red van parked by the sea", "a Fiat car parked by the sea."),
+        ("red van, by the sea...", "blue car by, the sea!"),
+        ('"red van" - parked', 'blue "car" parked'),
+        ("red, van, parked", "old, bus, halted"),
+    ],
+)
+def test_punctuation_is_no_word_where_words_are_swapped(source, target):
+    a, b = pair(source, target)
+    found = align(a, b, "replace")
+    torch.testing.assert_close(found.matrix.sum(1), torch.ones(77))
+    strip = ' ,.!"-'
+    words = [[word for word in (w.strip(strip) for w in text.split()) if word] for text in (source, target)]
+    for old, new in zip(*words, strict=True):
+        block = found.matrix[where(a, old)][:, where(b, new)]
+        torch.testing.assert_close(block.sum(1), torch.ones(len(old)))
+    for word in set(words[0]) & set(words[1]):
+        assert torch.equal(found.matrix[where(a, word)][:, where(b, word)], torch.eye(len(word)))
+    # What nothing of the source reaches keeps its own attention, and is the target's alone.
+    own = found.matrix[:, : len(target.replace(" ", "")) + 1].sum(0) == 0
+    assert torch.equal(found.share[: len(own)] == 0, own)
+    letters = target.replace(" ", "")
+    assert all(letters[i - 1] in strip for i in own.nonzero().flatten().tolist())
+
+
+def test_punctuation_meets_its_like_or_falls_to_the_word_beside_it():
+    a, b = pair("a van, red.", "a bus, old")
+    found = replace(a, b)
+    assert found.matrix[5].nonzero().flatten().tolist() == [5]  # comma to comma
+    assert torch.equal(found.matrix[9, where(b, "old")], torch.full((3,), 1 / 3))
+    assert found.share.min() == 1
+    own = replace(*pair("a van", "a bus!"))
+    assert (own.share == 0).nonzero().flatten().tolist() == [5]
+    assert not own.fresh[5]
+    nothing = replace(*pair("?!", ""))
+    torch.testing.assert_close(nothing.matrix.sum(1), torch.ones(77))
 
 
 @pytest.mark.parametrize(

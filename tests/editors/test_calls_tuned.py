@@ -5,8 +5,9 @@ import dataclasses
 from typing import Any
 
 import pytest
+import torch
 
-from editors.calls import fatezero_frames, settled
+from editors.calls import begin, fatezero_frames, settled
 from motion_modules import fatezero_folder, tune_a_video_folder
 from motion_modules.pseudo_3d import add_pseudo_3d
 from videogen.editing import Request
@@ -36,6 +37,18 @@ def test_a_tuned_folders_frames_hold_unless_the_file_has_a_model_config(still: t
         assert table is not None
         assert table.entries == entries
     assert fatezero_frames(request(), image) is None
+
+
+@pytest.mark.parametrize(("target", "masked"), [("a red circle and a dot", False), ("a red square", True)])
+def test_a_tuned_model_takes_edits_that_only_add_words(still: tuple[Pipeline, Any], target: str, masked: bool) -> None:
+    """By itself it is edited with the settings for shapes, which free the place of the words that are swapped; added ones have none."""
+    tuned = tune_a_video_folder.pipeline(tune_a_video_folder.animated(still[0].parts))
+    asked = dataclasses.replace(request(), base=Base(target, steps=2, guidance=2.0))
+    job = begin(tuned, asked, 2, lambda count: torch.zeros(0), progress=False)
+    assert (job.request.method, job.request.preset, job.masked) == ("fatezero", "shape", masked)
+    made = job.edit(torch.rand(2, 3, 16, 16), 0)
+    assert made.frames.shape == (2, 3, 16, 16)
+    assert (made.mask is not None) == masked
 
 
 @pytest.mark.parametrize(("invert", "strength"), [(True, 0.25), (False, 1.0)])

@@ -18,6 +18,7 @@ from editors.fatezero import (
     Settings,
     default_frames,
     fatezero,
+    masks,
     settled,
 )
 from editors.map_fusion import Exchange
@@ -189,9 +190,20 @@ def test_shape_edits_blend_the_words_that_differ(still):
     words = settled(still[0].parts.unet, source, target, SHAPE).words
     assert words[0].nonzero().flatten().tolist() == [*source.where("red"), *source.where("dot")[3:]]
     assert words[1].nonzero().flatten().tolist() == [*target.where("blue")[:4], *target.where("box")]
-    source, target = text.tokenize(["a red circle", "a red circle and a dot"])[0]
-    with pytest.raises(InputError, match="none of the blend words that differ is in the source prompt"):
-        settled(still[0].parts.unet, source, target, SHAPE)
+
+
+def test_shape_edits_that_only_add_words_have_no_mask_but_a_word_that_is_named_must_be_somewhere(still, short):
+    """What was added has no place in the source."""
+    added = "a red circle and a dot"
+    assert not masks(still[0], SOURCE, added, SHAPE)
+    assert masks(still[0], SOURCE, TARGET, SHAPE)
+    plain = dataclasses.replace(SHAPE, blend=())
+    made, expected = (edit(still[0], short, target=added, settings=s) for s in (SHAPE, plain))
+    assert torch.equal(made.frames, expected.frames)
+    assert made.mask is None
+    for word, message in (("dot", "none of the blend words"), ("square", "in neither prompt")):
+        with pytest.raises(InputError, match=message):
+            masks(still[0], SOURCE, added, dataclasses.replace(SHAPE, blend=(word,)))
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,11 @@ import torch
 
 from editors.fatezero_config import read_config
 from motion_modules.pseudo_3d import frame_table
+from tests import folders
 from videogen.errors import InputError
 from videogen.models.presets import SD1_UNET
 from videogen.models.unet import UNet
+from videogen.models.words import equal_chunks, tokenize
 
 TEXT = """
 pretrained_model_path: "./ckpt/some-model"
@@ -91,6 +93,24 @@ def test_a_configuration_is_read(tmp_path):
         0.3,
         True,
     )
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "edit"),
+    [
+        ("a red ball rolling on the grass,", "a blue box rolling on the grass", "replace"),
+        ("a red ball rolling on the grass", "a blue box, rolling on the grass.", "replace"),
+        ("a red ball - rolling", "a high-tech ball that rolls", "refine"),
+        ("a red ball rolling", "a soft-boiled egg rolling", "refine"),  # one word more, to us
+        ("a red ball rolling", "a ball", "refine"),
+    ],
+)
+def test_prompts_are_paired_by_words_whatever_their_punctuation(tmp_path, source, target, edit):
+    """And whatever pairing is chosen, the prompts allow it."""
+    text = TEXT.replace("a red ball, rolling", source).replace("a blue box, rolling", target)
+    found = read_config(written(tmp_path, text)).edits[2].settings.exchange
+    assert found.edit == edit
+    found.between(*equal_chunks([tokenize(prompt, folders.tokenizer()) for prompt in (source, target)]))
 
 
 def test_the_frame_table_leaves_narrow_levels_alone(tmp_path):

@@ -8,8 +8,10 @@ import pytest
 import torch
 import yaml
 
+from editors.ddim_inversion import ddim_inversion, invert_clip
 from editors.tune_a_video import from_config, sample, tune, tune_a_video
 from editors.workpiece import begin
+from motion_modules import fatezero_folder
 from motion_modules.tune_a_video import temporal_parameters
 from motion_modules.tuning import Tuning
 from tests import folders
@@ -88,6 +90,18 @@ def test_every_method_reads_the_frames_that_a_model_was_tuned_with_once(pipe, cl
             guided, tuned.denoiser.given(pair[1], asked)(x, t).out.lerp(expected, 3.0), rtol=0, atol=1e-5
         )
         assert (alone - tuned.denoiser.given(pair[0])(x, t).out).abs().max() > 1e-4
+
+
+def test_a_folder_with_a_table_of_its_own_is_inverted_and_sampled_with_it(pipe, clip):
+    """As those of FateZero's authors have. An inversion made without this method is then one of the same network."""
+    tuned, _ = tune(pipe, clip, "a", steps=0)
+    folder = fatezero_folder.pipeline(tuned.parts, fatezero_folder.ModelConfig(None, ("middle",)))
+    options = {"steps": 2, "guidance_scale": 1.0, "progress": False}
+    made, causal = (sample(p, clip, "b", **options).frames for p in (folder, tuned))
+    assert torch.equal(made, ddim_inversion(folder, clip, "", "b", **options).frames)
+    assert (made - causal).abs().max() > 1e-4
+    trajectory = invert_clip(folder, clip, "", steps=2, progress=False)
+    torch.testing.assert_close(sample(folder, clip, "b", trajectory=trajectory, **options).frames, made)
 
 
 def test_noise_of_a_seed_takes_the_place_of_inversion(pipe, clip):

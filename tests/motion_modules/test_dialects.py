@@ -68,6 +68,13 @@ def test_names_and_shapes_become_those_of_diffusers(manifests, name):
     assert {key: list(tensor.shape) for key, tensor in state.items()} == wanted
 
 
+def test_hotshots_clips_were_shorter(manifests):
+    """8 frames by its authors' code; 16 elsewhere."""
+    frames = {name: read_motion(written(manifests[name])).frames for name in DIALECTS}
+    assert {name for name, count in frames.items() if count != 16} == {"hotshotxl_temporal_layers"}
+    assert frames["hotshotxl_temporal_layers"] == 8
+
+
 @pytest.mark.parametrize("name", DIALECTS)
 def test_numbers_of_the_family(manifests, name):
     _, _, (levels, positions, mid, norm_scope, resnet_norm_scope, betas) = DIALECTS[name]

@@ -16,6 +16,7 @@ from motion_modules.animatediff import motion_state
 from motion_modules.dialects import write_official
 from motion_modules.recipes import Joint
 from tests import training_world
+from tests.motion_modules.exported import animated_unet, made, of_diffusers, prediction, shaken
 from tests.training_world import MODULES, Worlds, looped, recipe_of, sample
 from videogen.conditioning import Dial
 from videogen.denoiser import Denoiser
@@ -23,7 +24,6 @@ from videogen.errors import InputError
 from videogen.pipeline import Pipeline
 from videogen.training import recipes
 from videogen.training.config import RunConfig
-from videogen.training.diffusion import Diffusion
 from videogen.training.loop import Loop
 from videogen.training.recipe import Draw
 
@@ -86,71 +86,6 @@ def test_a_recipe_is_the_base_at_first(worlds: Worlds, tmp_path: Path) -> None:
             ours = recipe.predicted(batch)
             recipe.pipe.denoiser = Denoiser(plain.parts.unet, recipe.pipe.denoiser.path, recipe.pipe.denoiser.predicts)
             torch.testing.assert_close(recipe.predicted(batch), ours, atol=1e-5, rtol=0)
-
-
-def prediction(pipe: Pipeline, recipe: Diffusion) -> Tensor:
-    """What a loaded model says of the recipe's sample."""
-    batch = sample(recipe)
-    alpha, sigma = (
-        f(batch.times).float().view(-1, 1, 1, 1, 1) for f in (pipe.denoiser.path.alpha, pipe.denoiser.path.sigma)
-    )
-    with torch.no_grad():
-        return pipe.denoiser.given(batch.told)(alpha * batch.x0 + sigma * batch.noise, batch.times).out
-
-
-def animated_unet(model: Path, adapter: Path) -> Any:
-    """diffusers' UNet with motion modules."""
-    from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
-
-    unet = UNet2DConditionModel.from_pretrained(model / "unet")
-    return UNetMotionModel.from_unet2d(unet, MotionAdapter.from_pretrained(adapter)).eval()
-
-
-def of_diffusers(unet: Any, recipe: Diffusion) -> Tensor:
-    """What it says of the recipe's sample; it takes one time a call, and text once a frame."""
-    batch, path = sample(recipe), recipe.pipe.denoiser.path
-    alpha, sigma = (f(batch.times).float().view(-1, 1, 1, 1, 1) for f in (path.alpha, path.sigma))
-    x, text = (alpha * batch.x0 + sigma * batch.noise).transpose(1, 2), batch.told.tokens["text"]
-    with torch.no_grad():
-        said = [unet(x[i : i + 1], batch.times[i], text[i : i + 1].expand(4, -1, -1))[0] for i in range(len(x))]
-    return torch.cat(said).transpose(1, 2)
-
-
-def shaken(recipe: Diffusion) -> Diffusion:
-    """With weights that do something."""
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for group in recipe.groups.values():
-            for parameter in group:
-                parameter.add_(torch.randn_like(parameter) * 0.1)
-    return recipe
-
-
-@pytest.mark.parametrize("scope", ["frame", "clip"])
-@pytest.mark.parametrize("mid", [False, True])
-def test_exported_modules_are_the_trained_ones_and_diffusers_says_what_the_card_says(
-    worlds: Worlds, tmp_path: Path, scope: str, mid: bool
-) -> None:
-    modules = {"heads": 2, "norm_scope": scope, "mid": mid, "positions": 12}
-    recipe = shaken(recipe_of("motion", worlds, tmp_path, modules=modules, scheduler={"beta_schedule": "linear"}))
-    recipe.export(tmp_path)
-    with torch.no_grad():
-        trained = recipe.predicted(sample(recipe))
-    for part in ("motion_module.safetensors", "motion_adapter"):
-        pipe = Pipeline.from_pretrained(worlds[0], motion=tmp_path / part)
-        assert pipe.scheduler["beta_schedule"] == "linear"
-        assert pipe.motion is not None
-        assert (pipe.motion.longest, pipe.motion.trained) == (12, 4)
-        torch.testing.assert_close(prediction(pipe, recipe), trained, atol=1e-5, rtol=0)
-    theirs = of_diffusers(animated_unet(worlds[0], tmp_path / "motion_adapter"), recipe)
-    off = float((theirs - trained).norm() / trained.norm())
-    card = (tmp_path / "README.md").read_text()
-    if scope == "clip":
-        assert off < 1e-5
-        assert "diffusers makes the same clips" in card
-    else:
-        assert off > 1e-3
-        assert f"changes by {off:.2g} of its size" in card
 
 
 def test_new_modules_may_begin_by_attending_near_in_time(worlds: Worlds, tmp_path: Path) -> None:
@@ -222,11 +157,6 @@ def test_a_stage_0_unet_and_a_domain_adapter_go_into_stage_2(worlds: Worlds, tmp
     assert "loras" not in (tmp_path / "whole" / "README.md").read_text()
 
 
-def made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
-
-
 def test_pictures_leave_the_motion_modules_out(worlds: Worlds, tmp_path: Path) -> None:
     pictures = training_world.pictures(tmp_path / "pictures")
     section = {"frames": 1, "sources": [{"layout": "pairs", "folder": str(pictures)}]}
@@ -259,6 +189,13 @@ def test_stills_behind_a_clip_see_themselves_alone(worlds: Worlds, tmp_path: Pat
     assert not torch.allclose(whole[:, :4], alone[:, :4], atol=1e-3)
     clips = sample(recipe_of("joint", worlds, tmp_path, **MODULES))
     assert torch.equal(batch.x0[:, :4], clips.x0)
+    recipe.export(made(tmp_path / "export"))
+    told = (tmp_path / "export" / "README.md").read_text()
+    assert "3 steps of 2 clips and 4 stills." in told
+    for section, folder in (("data", worlds[1]), ("stills", pictures)):
+        assert (
+            f'`settings.{section}`: 3 clips or pictures, from\n\n- {{"layout": "pairs", "folder": "{folder}"}}' in told
+        )
 
 
 def test_training_from_the_cache_is_training_from_the_files(worlds: Worlds, tmp_path: Path) -> None:

@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from motion_modules.animatediff import MotionConfig, add_motion, motion_state
+from motion_modules.animatediff import (
+    Positions,
+    motion_parameters,
+    motion_state,
+    positions_by_frame,
+)
 from motion_modules.training import (
     Every,
     Kind,
@@ -14,23 +19,25 @@ from motion_modules.training import (
     Phase,
     Settings,
     drawn,
-    positions_of,
     put_aside,
     telling,
     turned,
 )
-from tests import tiny_world
+from tests import nets, tiny_world
+from videogen.applied import recompute_blocks
+from videogen.denoiser import Denoiser
 from videogen.errors import InputError
-from videogen.models.unet import UNet, UNetConfig
+from videogen.path import Path as NoisePath
 from videogen.shapes import sample
 from videogen.shapes import world as shapes
 from videogen.shapes.captions import plain
 from videogen.shapes.twins import Word, twins
 from videogen.training.config import RunConfig
-from videogen.training.image import Batch
+from videogen.training.image import SCHEDULER, Batch, draw_batch
 from videogen.training.latents import Latents
 from videogen.training.loop import Loop
 from videogen.training.places import places
+from videogen.training.recipe import Draw
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +86,50 @@ def test_the_export_is_a_motion_adapter_of_diffusers(world: Path, tmp_path: Path
 
 
 def test_some_frames_have_the_positions_of_the_whole_clip() -> None:
-    unet = UNet(UNetConfig(channels=(8, 16), depths=(1, 0), heads=(2, 2), context=8, layers=1, groups=4))
-    add_motion(unet, MotionConfig(channels=(8, 16), layers=1, heads=2, groups=4))
-    tables = {name: value.clone() for name, value in motion_state(unet).items() if name.endswith(".pe")}
-    with positions_of(unet, Every(1, 2, 4)):
-        inside = {name: value for name, value in motion_state(unet).items() if name.endswith(".pe")}
-        assert all(torch.equal(inside[name], table[:, [1, 3, 5, 7]]) for name, table in tables.items())
-    assert all(torch.equal(unet.state_dict()[name], table) for name, table in tables.items())
+    first, second = nets.tiny_video_unet(), nets.tiny_video_unet()
+    second.load_state_dict(first.state_dict())
+    positions_by_frame(first)
+    every = Every(1, 2, 4)
+    for module in second.modules():
+        if isinstance(module, Positions):
+            module.pe = module.pe[:, every.frames]
+    x, told, path = nets.clip(2, 4), nets.condition(b=2), NoisePath.from_config(SCHEDULER)
+    by_frame, cut = (Denoiser(unet, path, "v").given(told) for unet in (first, second))
+    with torch.no_grad():
+        found = by_frame(x, 500, every.ids).out
+        assert torch.equal(found, cut(x, 500).out)
+        assert not torch.equal(found, by_frame(x, 500).out)
+        with pytest.raises(IndexError):  # recipes draw frames that the table has
+            by_frame(x, 500, (0, 1, 2, 8))
+
+
+def test_gradient_checkpointing_changes_no_gradient(world: Path) -> None:
+    """The loop goes backward after a thunk has returned, and the blocks are computed once more then."""
+    recipe = Motion(Settings(model=world, store=world / "latents", clips=40, judged=1, heads=2))
+    recipe.prepare(torch.device("cpu"))
+    recipe.root.requires_grad_(False)
+    parameters, generator = motion_parameters(recipe.root), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in parameters.values():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator)).requires_grad_()
+    every = Every(2, 4, 4)
+    data = recipe.data.frames_of(every.frames)
+    items = draw_batch(Draw(0, 0), data, 4, recipe.settings, recipe.setting.device)
+
+    def gradients() -> dict[str, torch.Tensor]:
+        recipe.root.zero_grad()
+        ((_, thunk),) = recipe.losses((every, items))
+        loss = thunk()["loss"]
+        loss.backward()
+        return {name: parameter.grad.clone() for name, parameter in parameters.items() if parameter.grad is not None}
+
+    kept = gradients()
+    recompute_blocks(recipe.root)
+    recipe.root.train()
+    again = gradients()
+    assert kept.keys() == again.keys() == parameters.keys()
+    for name, gradient in kept.items():
+        torch.testing.assert_close(again[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_frames_are_drawn_from_all_of_the_clip_at_an_even_distance() -> None:

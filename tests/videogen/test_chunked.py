@@ -36,7 +36,7 @@ def nothing(clip: Tensor, first: int) -> Piece:
 )
 def test_an_edit_that_does_nothing_gives_every_frame_back(count: int, chunk: int, overlap: int) -> None:
     frames = pictures(count)
-    cut = Windows(chunk, overlap, "linear").cut(range(count))
+    cut = Windows(chunk, overlap).cut(range(count))
     made = list(chunked.stitched(iter(frames), cut, (8, 16), nothing))
     assert all(np.array_equal(a, frame.edited) and a is frame.source for a, frame in zip(frames, made, strict=True))
 
@@ -51,7 +51,7 @@ def test_frames_come_out_as_soon_as_no_chunk_needs_them() -> None:
             read += 1
             yield frame
 
-    cut = Windows(8, 2, "linear").cut(range(64))
+    cut = Windows(8, 2).cut(range(64))
     for done, _ in enumerate(chunked.stitched(counted(), cut, (8, 16), nothing)):
         assert read - done <= 8
 
@@ -59,7 +59,7 @@ def test_frames_come_out_as_soon_as_no_chunk_needs_them() -> None:
 def test_one_chunk_fades_into_the_next() -> None:
     """The k-th chunk makes everything of value k / 4: weights rise and fall in a straight line over the overlap."""
     values = iter((0.0, 0.25))
-    cut = Windows(6, 3, "linear").cut(range(9))
+    cut = Windows(6, 3).cut(range(9))
     made = list(
         chunked.stitched(
             iter(pictures(9)), cut, (8, 16), lambda clip, first: Piece(torch.full_like(clip, next(values)))
@@ -69,6 +69,24 @@ def test_one_chunk_fades_into_the_next() -> None:
     assert shares == pytest.approx([0, 0, 0, 0.25, 0.5, 0.75, 1, 1, 1], abs=0.02)
 
 
+@pytest.mark.parametrize(
+    ("count", "chunk", "overlap", "shared"),
+    [(9, 8, 2, 7), (33, 16, 4, 11), (29, 16, 4, 15), (25, 8, 0, 7), (14, 8, 2, 2)],
+)
+def test_the_last_chunk_fades_in_over_all_that_it_shares(count: int, chunk: int, overlap: int, shared: int) -> None:
+    """It ends with the clip, so it may share nearly all of its frames: its share rises by equal steps, without a jump or a plateau."""
+    cut = Windows(chunk, overlap).cut(range(count))
+    last = cut[-1].frames[0]
+    made = list(
+        chunked.stitched(
+            iter(pictures(count)), cut, (8, 16), lambda clip, first: Piece(torch.full_like(clip, float(first == last)))
+        )
+    )
+    shares = [float(frame.edited.mean()) / 255 for frame in made]
+    rising = [k / (shared + 1) for k in range(1, shared + 1)]
+    assert shares == pytest.approx([0] * last + rising + [1] * (count - last - shared), abs=0.01)
+
+
 def test_chunks_know_where_they_are_and_masks_fade_too() -> None:
     firsts: list[int] = []
 
@@ -76,7 +94,7 @@ def test_chunks_know_where_they_are_and_masks_fade_too() -> None:
         firsts.append(first)
         return Piece(clip, torch.full((len(clip), 1, 8, 16), float(first > 3)))
 
-    cut = Windows(4, 2, "linear").cut(range(3, 9))
+    cut = Windows(4, 2).cut(range(3, 9))
     made = list(chunked.stitched(iter(pictures(6)), cut, (8, 16), masked))
     assert firsts == [3, 5]
     assert [float(frame.mask.mean()) for frame in made] == pytest.approx([0, 0, 1 / 3, 2 / 3, 1, 1])

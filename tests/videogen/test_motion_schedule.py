@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AnimateDiffPipeline
 
-from motion_modules.loading import header
 from tests import folders
 from videogen.conditioning import Conditioning, Dial
 from videogen.errors import InputError
@@ -53,7 +53,7 @@ def test_a_picture_is_the_image_models_where_the_module_has_another_schedule(mod
 def test_a_folder_that_brings_both_is_taken_at_its_word(model: Path, pipe: Pipeline, tmp_path: Path) -> None:
     """The same modules given beside a model bring their schedule."""
     assert pipe.motion is not None
-    said = header(dataclasses.replace(pipe.motion, scheduler=OTHER))
+    said = dataclasses.replace(pipe.motion, scheduler=OTHER).header
     whole = tmp_path / "whole"
     pipe.save_pretrained(whole)
     weights = files.read(whole / "motion_adapter")
@@ -61,6 +61,24 @@ def test_a_folder_that_brings_both_is_taken_at_its_word(model: Path, pipe: Pipel
     assert Pipeline.from_pretrained(whole).scheduler["beta_schedule"] == "linear"
     given = Pipeline.from_pretrained(model, motion=whole / "motion_adapter")
     assert given.scheduler["beta_schedule"] == "scaled_linear"
+
+
+def test_both_schedules_are_saved_and_the_frames_of_training(pipe: Pipeline, tmp_path: Path) -> None:
+    """diffusers reads the modules' schedule, and we the pictures' beside it."""
+    assert pipe.motion is not None
+    other = Pipeline(pipe.parts, dataclasses.replace(pipe.motion, scheduler=OTHER, trained=3))
+    other.save_pretrained(tmp_path / "one")
+    Pipeline.from_pretrained(tmp_path / "one").save_pretrained(tmp_path / "again")
+    for place in (tmp_path / "one", tmp_path / "again"):
+        assert AnimateDiffPipeline.from_pretrained(place).scheduler.config.beta_schedule == "scaled_linear"
+        back = Pipeline.from_pretrained(place)
+        assert back.motion is not None
+        assert (back.motion.trained, back.motion.scheduler) == (3, OTHER)
+        for frames in (1, 2):
+            assert torch.equal(latents(back, frames), latents(other, frames))
+        still = Pipeline.from_pretrained(place, motion="none")
+        assert still.scheduler["beta_schedule"] == "linear"
+        assert torch.equal(latents(still, 1), latents(other, 1))
 
 
 def test_a_condition_may_turn_the_modules_and_then_motion_scale_may_not(pipe: Pipeline) -> None:

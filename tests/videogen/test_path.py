@@ -39,6 +39,12 @@ def test_left_out_betas_are_those_of_the_class(name):
     assert torch.equal(path.alphas_cumprod, scheduler.alphas_cumprod.double())
 
 
+@pytest.mark.parametrize("name", ["EDMDPMSolverMultistepScheduler", "CogVideoXDDIMScheduler", "ScoreSdeVeScheduler"])
+def test_a_process_that_is_not_known_is_refused_by_its_class(name):
+    with pytest.raises(InputError, match=name):
+        Path.from_config({"_class_name": name, "num_train_timesteps": 1000})
+
+
 @pytest.mark.parametrize("path", [Path.from_config(CONFIGS[1]), Path.from_config(CONFIGS[2]), RectifiedFlow(shift=3.0)])
 def test_from_clean_data_to_noise(path):
     assert path.alpha(-1) == 1

@@ -1,5 +1,6 @@
 """Source sound stays: copied to the bit where the container takes it, encoded anew where not, and in step with the frames."""
 
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -72,6 +73,13 @@ def test_sound_is_copied_to_the_bit(source: Path, tmp_path: Path, suffix: str) -
     assert copied == original[: len(copied)]
     assert len(original) - len(copied) <= 2  # what would sound after the last frame
     assert onset(tmp_path / f"edited{suffix}") == pytest.approx(onset(source), abs=0.03)
+
+
+def test_a_source_with_a_colon_in_its_name(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(source, "12:30.mp4")
+    video.write("again.mp4", video.read("12:30.mp4"))
+    assert packets(tmp_path / "again.mp4") == packets(source)
 
 
 def test_webm_gets_opus(source: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What is written can be read again: every format, odd sizes, fractional rates, the recipe; and nothing is left half done."""
 
+import dataclasses
 import json
 import struct
 from fractions import Fraction
@@ -57,8 +58,28 @@ def test_round_trip(tmp_path: Path, suffix: str, size: tuple[int, int]) -> None:
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
 
 
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_recipe_of_any_length(tmp_path: Path, suffix: str) -> None:
+    """A travelling prompt can be long; QuickTime's comment has 16 bits for its length."""
+    recipe = dataclasses.replace(RECIPE, prompt="x" * 70_000)
+    path = tmp_path / f"clip{suffix}"
+    video.write(path, shapes(2), recipe)
+    assert video.read_recipe(path) == recipe
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_colon_in_a_name(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg takes what stands before it for a protocol."""
+    monkeypatch.chdir(tmp_path)
+    video.write(f"12:30{suffix}", shapes(2), RECIPE)
+    assert len(video.read(f"12:30{suffix}")) == 2
+    assert video.read_recipe(f"12:30{suffix}") == RECIPE
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm", ".gif", ".webp"])
-@pytest.mark.parametrize("fps", [Fraction(8), Fraction(24000, 1001), Fraction(25, 2), Fraction(1, 2), Fraction(50)])
+@pytest.mark.parametrize(
+    "fps", [Fraction(8), Fraction(24000, 1001), Fraction(25, 2), Fraction(1, 2), Fraction(50), video.SLOWEST]
+)
 def test_frame_rates_are_exact(tmp_path: Path, suffix: str, fps: Fraction) -> None:
     video.write(tmp_path / f"clip{suffix}", shapes(5, 16, 16, fps))
     back = video.read(tmp_path / f"clip{suffix}")
@@ -234,6 +255,22 @@ def test_bad_targets_are_refused_before_anything_is_computed(tmp_path: Path) -> 
     assert (tmp_path / "there.mp4").read_bytes() == b"x"
 
 
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_rate_too_low_is_refused(tmp_path: Path, suffix: str) -> None:
+    for fps in (Fraction(1, 601), Fraction(1, 1_000_000)):
+        with pytest.raises(InputError, match="give 1/600 or more"):
+            video.write(tmp_path / f"clip{suffix}", shapes(2, 16, 16, fps))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_that_stands_longer_than_a_gif_can_say(tmp_path: Path) -> None:
+    """Frames that equal each other become one picture, whose time has 16 bits of hundredths."""
+    still = Clip(torch.zeros(3, 3, 16, 16), Fraction(1, 300))
+    with pytest.raises(InputError, match="how long a picture is shown"):
+        video.write(tmp_path / "clip.gif", still)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
@@ -321,3 +358,35 @@ def test_stills_are_read_upright_and_in_full_depth(tmp_path: Path) -> None:
     Image.new("RGB", (6, 4)).save(tmp_path / "side.jpg", exif=exif)
     side = video.read(tmp_path / "side.jpg")
     assert (side.height, side.width) == (6, 4)
+
+
+def test_a_webp_is_turned_as_its_exif_says(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stands on its side
+    upright = np.random.default_rng(0).integers(0, 256, (2, 6, 4, 3), np.uint8)
+    lying = [Image.fromarray(np.rot90(frame)) for frame in upright]
+    lying[0].save(
+        tmp_path / "side.webp", save_all=True, append_images=lying[1:], lossless=True, exif=exif, duration=100
+    )
+    side = video.read(tmp_path / "side.webp")
+    np.testing.assert_array_equal(side.to_numpy(), upright)
+    assert video.open_source(tmp_path / "side.webp").size == (6, 4)
+
+
+def test_a_clip_that_somebody_trimmed_without_encoding_anew(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """Its edit list cuts frames away, and our note in it tells of all: it is whole, and nothing is announced that is not there."""
+    whole, cut = tmp_path / "whole.mp4", tmp_path / "cut.mp4"
+    video.write(whole, shapes(frames=40, height=48, width=64, fps=Fraction(10)), RECIPE)
+    with av.open(str(whole)) as given, av.open(str(cut), "w") as output:
+        stream = given.streams.video[0]
+        copy = output.add_stream_from_template(stream)
+        output.metadata.update(given.metadata)
+        start = int(Fraction(13, 10) / Fraction(stream.time_base or 1))
+        for packet in given.demux(stream):
+            if packet.pts is not None and packet.dts is not None:
+                packet.pts, packet.dts, packet.stream = packet.pts - start, packet.dts - start, copy
+                output.mux(packet)
+    clip = video.read(cut)
+    assert len(clip) == 27
+    assert psnr(clip, video.read(whole).cut(13, 40)) > 60
+    assert not recwarn.list

@@ -9,14 +9,14 @@ file out again restores the weights bit for bit.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from videogen.adapters.lora_dialects import read_lora
+from videogen.adapters.lora_dialects import fits, is_peft, lacks_alpha, read_lora
 from videogen.adapters.low_rank import Change
 from videogen.errors import InputError, reason
 from videogen.models.weights import files
@@ -69,14 +69,16 @@ class Loras:
         looks = f"this looks like: {family.title}" + (f", for {base}" if base else "")
         changes: dict[tuple[str, str], tuple[Change, ...]] = {}
         passed = 0
-        for change in read_lora(state, adapter, metadata):
+        read = read_lora(state, adapter, metadata)
+        for change in read:
             place = self._place(change, looks)
             if place is None:
                 passed += 1
                 continue
             changes[place] = (*changes.get(place, ()), change)
+        note = "; alpha is not in the file and was taken as the rank" if lacks_alpha(state, adapter, metadata) else ""
         files.check_finite(state, source if isinstance(source, (str, Path)) else "the LoRA")
-        self._entries[name] = _Entry(changes, weight, _line(name, family, changes, passed))
+        self._entries[name] = _Entry(changes, weight, _line(name, family, _ranks(read), changes, passed) + note)
         self._update(changes)
         return name
 
@@ -156,17 +158,31 @@ def _opened(source: Source) -> tuple[dict[str, Tensor], dict[str, object] | None
     state = files.read(path)
     file = files.locate(path)[0]
     metadata = files.read_safetensors_header(file)[1] if file.suffix == ".safetensors" else {}
-    adapter = None
+    return state, _adapter(file, state), metadata, path.stem
+
+
+def _adapter(file: Path, state: Mapping[str, Tensor]) -> dict[str, object] | None:
+    """The `adapter_config.json` beside a peft file. Under a name that people gave, it may lie beside another file's."""
     config = file.parent / "adapter_config.json"
-    if file.name.startswith("adapter_model") and config.is_file():
-        from videogen.models.folder import read_json
+    own = file.name.startswith("adapter_model")
+    if not config.is_file() or not (own or is_peft(state)):
+        return None
+    from videogen.models.folder import read_json
 
-        adapter = read_json(config)
-    return state, adapter, metadata, path.stem
+    adapter = read_json(config)
+    return adapter if own or fits(adapter, state) else None
 
 
-def _line(name: str, family: Family, changes: Mapping[tuple[str, str], object], passed: int) -> str:
+def _ranks(changes: Iterable[Change]) -> str:
+    """One rank, or the lowest and highest; Kronecker factors may be full and have none."""
+    ranks = {change.rank for change in changes}
+    low, high = min(ranks - {0}, default=0), max(ranks, default=0)
+    span = f"{low}" if low == high else f"{low} to {high}"
+    return "full" if not high else f"{span} and full" if 0 in ranks else span
+
+
+def _line(name: str, family: Family, ranks: str, changes: Mapping[tuple[str, str], object], passed: int) -> str:
     counts = Counter(part for part, _ in changes)
     where = ", ".join(f"{part} {count}" for part, count in sorted(counts.items()))
     left = f"; {passed} changes of a middle module that this model has not" if passed else ""
-    return f"{name}: {family.title}, rank {family.facts.get('rank', 'full')}, changes {where} layers{left}"
+    return f"{name}: {family.title}, rank {ranks}, changes {where} layers{left}"

@@ -11,14 +11,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from videogen.adapters.low_rank import Change, Hadamard, Kronecker, LowRank, Target
-from videogen.errors import InputError
+from videogen.errors import InputError, reason
 from videogen.models.weights import motion_keys
 from videogen.models.weights.families import recognise
 
@@ -50,6 +50,7 @@ WORDS = (
 )  # fmt: skip
 WORD = re.compile(rf"(?:{'|'.join(sorted(WORDS, key=len, reverse=True))})(?=_|$)|[^_]+")
 
+PEFT = "base_model.model."
 PREFIXES: tuple[tuple[str, Target | None], ...] = (
     ("lora_unet_", "unet"),
     ("lora_te1_", "text_encoder"),
@@ -58,7 +59,7 @@ PREFIXES: tuple[tuple[str, Target | None], ...] = (
     ("text_encoder_2.", "text_encoder_2"),
     ("text_encoder.", "text_encoder"),
     ("unet.", "unet"),
-    ("base_model.model.", None),
+    (PEFT, None),
     ("", None),
 )
 
@@ -77,7 +78,8 @@ TOP = {
     "out.2": "conv_out",
 }
 TEXT_PROJECTIONS = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
-WIDTH_OF_SECOND = 1280  # of SDXL's second text encoder; the first is 768 wide
+WIDTHS_OF_SECOND = (1280, 5120)  # of SDXL's second text encoder, and of its feed-forward; the first has 768 and 3072
+SETTINGS = "lora_adapter_metadata"  # the entry of the header under which diffusers writes peft's settings
 
 
 def read_lora(
@@ -88,7 +90,8 @@ def read_lora(
     adapter   the content of the `adapter_config.json` beside a peft file
     metadata  the safetensors header's; diffusers writes alpha there
 
-    Raises InputError for other files, for DoRA, and for a key that is no part of a change (the first is named).
+    Raises InputError for other files, for DoRA, for a key that is no part of a change (the first is named), for a tensor
+    with too few axes, for settings that cannot be read, and for two adapters in one file.
     """
     family = recognise({name: tensor.shape for name, tensor in state.items()})
     if family.name == "lora_dora":
@@ -97,12 +100,44 @@ def read_lora(
         )
     if family.part != "lora":
         raise InputError(f"the file given as LoRA is none; it looks like: {family.title}")
-    layers: dict[str, dict[str, Tensor]] = {}
+    layers: dict[str, dict[str, str]] = {}
     for key, tensor in state.items():
         layer, role = _split(key)
-        layers.setdefault(layer, {})[role] = tensor
+        _check_axes(key, role, tensor)
+        other = layers.setdefault(layer, {}).setdefault(role, key)
+        if other != key:
+            raise InputError(f"the LoRA file has two adapters for one layer, {other} and {key}; give a file with one")
     settings = _settings(adapter or {}, metadata or {})
-    return [_change(layer, factors, settings) for layer, factors in layers.items()]
+    return [
+        _change(layer, {role: state[key] for role, key in keys.items()}, settings) for layer, keys in layers.items()
+    ]
+
+
+def is_peft(keys: Iterable[str]) -> bool:
+    """Whether peft itself wrote the file: it keeps alpha in an `adapter_config.json` beside it."""
+    return any(key.startswith(PEFT) for key in keys)
+
+
+def fits(adapter: Mapping[str, Any], keys: Iterable[str]) -> bool:
+    """Whether the target names of an `adapter_config.json` choose every layer of a peft file, by peft's rule; one that
+    names none may be of any.
+    """
+    targets = adapter.get("target_modules")
+    layers = {re.sub(r"\.(lora|hada|lokr)_.*", "", key.removeprefix(PEFT)) for key in keys}
+    if isinstance(targets, str):
+        try:
+            return targets == "all-linear" or all(re.fullmatch(targets, layer) for layer in layers)
+        except re.error:
+            return False
+    endings = tuple(f".{name}" for name in targets) if isinstance(targets, list) else ("",)
+    return all(f".{layer}".endswith(endings) for layer in layers)
+
+
+def lacks_alpha(keys: Iterable[str], adapter: Mapping[str, Any] | None, metadata: Mapping[str, str]) -> bool:
+    """Whether nothing tells the alpha of a peft file, where the other dialects mean the rank by saying nothing."""
+    keys = tuple(keys)
+    told = SETTINGS in metadata or any(name in (adapter or {}) for name in ("lora_alpha", "alpha"))
+    return is_peft(keys) and not told and not any(key.endswith(".alpha") for key in keys)
 
 
 def address(layer: str, width: int = 0) -> tuple[Target, str]:
@@ -117,7 +152,7 @@ def address(layer: str, width: int = 0) -> tuple[Target, str]:
     name = name.replace(".processor.", ".")
     if target is None:
         text = name.startswith(("text_model.", "encoder.layers.", "text_projection"))
-        target = ("text_encoder_2" if width == WIDTH_OF_SECOND else "text_encoder") if text else "unet"
+        target = ("text_encoder_2" if width in WIDTHS_OF_SECOND else "text_encoder") if text else "unet"
     if target in ("text_encoder", "text_encoder_2"):
         head, _, last = name.rpartition(".")
         name = f"{head}.{TEXT_PROJECTIONS.get(last, last)}" if head else last
@@ -159,8 +194,16 @@ def _split(key: str) -> tuple[str, str]:
     raise InputError(f"the LoRA file has the key {key}, which is no part of a low-rank change")
 
 
+def _check_axes(key: str, role: str, tensor: Tensor) -> None:
+    if role == "alpha" and tensor.numel() != 1:
+        raise InputError(f"the LoRA file has {tensor.numel()} numbers at {key}, where one is needed")
+    if role != "alpha" and (tensor.ndim < 2 or not tensor.numel()):
+        shape = tuple(tensor.shape)
+        raise InputError(f"the LoRA file has the shape {shape} at {key}, where a matrix or a kernel is needed")
+
+
 def _change(layer: str, factors: dict[str, Tensor], settings: Mapping[str, Any]) -> Change:
-    width = factors["down"].shape[1] if "down" in factors else 0
+    width = next((factors[name].shape[1] for name in ("down", "hada_w1_b") if name in factors), 0)
     target, module = address(layer, width)
     try:
         if "hada_w1_a" in factors:
@@ -171,6 +214,9 @@ def _change(layer: str, factors: dict[str, Tensor], settings: Mapping[str, Any])
             change = LowRank(target, module, factors["down"], factors["up"], 1.0, factors.get("middle"))
     except KeyError as missing:
         raise InputError(f"the LoRA file lacks the factor {missing.args[0]!r} of {layer}") from None
+    except (RuntimeError, ValueError):
+        shapes = ", ".join(f"{layer}.{name} {tuple(f.shape)}" for name, f in factors.items() if name != "alpha")
+        raise InputError(f"the LoRA file has factors that do not multiply: {shapes}") from None
     if "alpha" in factors:
         # two full Kronecker factors have no rank, and alpha means nothing then
         return replace(change, scale=float(factors["alpha"]) / change.rank if change.rank else 1.0)
@@ -200,9 +246,11 @@ def _settings(adapter: Mapping[str, Any], metadata: Mapping[str, str]) -> dict[s
     if adapter:
         return {"": dict(adapter)}
     try:
-        flat = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    except ValueError:
-        return {}
+        flat = json.loads(metadata.get(SETTINGS, "{}"))
+    except (ValueError, RecursionError):
+        flat = None
+    if not isinstance(flat, dict):
+        raise InputError(f"the LoRA file's header has {SETTINGS}, which tells alpha, and it is no JSON object")
     settings: dict[str, Any] = {}
     for key, value in flat.items():
         part, _, name = key.partition(".")
@@ -212,9 +260,18 @@ def _settings(adapter: Mapping[str, Any], metadata: Mapping[str, str]) -> dict[s
 
 def _scale(target: Target, module: str, rank: int, settings: Mapping[str, Any]) -> float:
     part = settings.get("") or settings.get("unet" if target == "motion" else target) or {}
-    rank = rank or int(part.get("r", 1))
-    alpha = part.get("lora_alpha", part.get("alpha", rank))
-    for pattern, value in (part.get("alpha_pattern") or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            alpha = value
-    return float(alpha) / (math.sqrt(rank) if part.get("use_rslora") else rank)
+    try:
+        rank = rank or int(_matching(part, "rank_pattern", module, part.get("r", 1)))
+        alpha = float(_matching(part, "alpha_pattern", module, part.get("lora_alpha", part.get("alpha", rank))))
+        return alpha / (math.sqrt(rank) if part.get("use_rslora") else rank)
+    except (ArithmeticError, AttributeError, TypeError, ValueError, re.error) as problem:
+        raise InputError(
+            f"the LoRA's settings (adapter_config.json, or {SETTINGS} in the header) tell no alpha of {module}: "
+            f"{reason(problem)}"
+        ) from None
+
+
+def _matching(part: Mapping[str, Any], patterns: str, module: str, otherwise: Any) -> Any:
+    """The value of the first pattern that fits the layer, as peft chooses it."""
+    found = (part.get(patterns) or {}).items()
+    return next((value for pattern, value in found if re.match(rf"(.*\.)?({pattern})$", module)), otherwise)

@@ -67,6 +67,8 @@ def evaluate(
         document.check(report)
     pipe = load(model, motion, sampler, dtype, device, compile)
     steps, guidance = steps or pipe.steps, pipe.guidance if guidance is None else guidance
+    # What the model refuses shall leave no folder behind, which would then hold the corrected command to the mistake.
+    pipe.plan(num_frames=frames, num_inference_steps=steps, guidance_scale=guidance, sampler=sampler)
     settings = {
         "seed": seed, "simple": simple, "frames": frames, "steps": steps, "guidance": guidance, "sampler": sampler,
         "compile": compile, "dtype": dtype, "device": device, **hashes(model, motion),

@@ -64,6 +64,7 @@ def long(
         document.check(report)
     pipe = load(model, motion, "ddim", dtype, device)
     settings = long_clips.Settings(frames, times, steps or pipe.steps, pipe.guidance if guidance is None else guidance)
+    _check(pipe, settings)
     kept = float(pipe.denoiser.path.alpha(pipe.denoiser.path.steps - 1)) > 0
     notes = {
         "seed": seed, "frames": frames, "times": times, "steps": settings.steps, "guidance": settings.guidance,
@@ -82,6 +83,17 @@ def long(
     sheet = ways_section.sheet(target.parent / "pictures" / SHEET, out, [*long_clips.WAYS.values()], rows.rows, count)
     for path in [*document.put(target, KEY, _markdown(found, notes, count, command, kept), values), sheet]:
         typer.echo(str(path))
+
+
+def _check(pipe: "Pipeline", settings: "Settings") -> None:
+    """Refuse what the model refuses before a folder is claimed, which would hold the corrected command to the mistake."""
+    for frames, free_noise in ((settings.frames, False), (settings.frames * settings.times, True)):
+        pipe.plan(
+            num_frames=frames,
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.guidance,
+            free_noise=free_noise,
+        )
 
 
 def _measure(

@@ -68,12 +68,13 @@ def generate(
     from videogen import explanation, generation, video
 
     shown = shown_by(prompt, prompt_map)
-    video.check_target(output, overwrite=overwrite, frames=frames)
+    rate = words.parse_fps(fps)
+    video.check_target(output, overwrite=overwrite, frames=frames, fps=rate)
     request = generation.Request(
         prompt=shown, model=model, motion=motion, prompt_2=prompt_2, negative=negative, negative_2=negative_2, clip_skip=clip_skip,
         frames=frames, size=words.parse_size(size), steps=steps, guidance=guidance, rescale=rescale, sampler=sampler, eta=eta,
         karras=karras, seed=seed, lora=words.parse_loras(lora), motion_scale=motion_scale, window=window, overlap=overlap,
-        free_noise=free_noise, free_init=free_init, refiner=refiner, refiner_start=refiner_start, fps=words.parse_fps(fps),
+        free_noise=free_noise, free_init=free_init, refiner=refiner, refiner_start=refiner_start, fps=rate,
         tokenizer=tokenizer, prediction_type=prediction, compile=compile, dtype=dtype, device=device,
     )  # fmt: skip
     pipe = generation.load(request)

@@ -40,7 +40,7 @@ def reproduce(
             f"{made.width} x {made.height}: it was cut or scaled afterwards, or is one of several numbered pictures (then name NAME.png)"
         )
     if output is not None:
-        video.check_target(output, overwrite=overwrite, frames=made.frames)
+        check_output(output, before, overwrite)
     changed += generation.changed_models(made)
     if changed:
         raise InputError(f"{file} cannot be made again: {'; '.join(changed)} since; use the files it was made with")
@@ -55,10 +55,20 @@ def reproduce(
         torch.set_num_threads(made.threads)
     with tempfile.TemporaryDirectory() as folder:
         # The same container and encoder: what is compared is what a viewer sees.
-        beside = Path(folder) / file.name
+        beside = Path(folder) / ("frames.png" if file.is_dir() else file.name)
+        video.check_target(beside, frames=before.count, fps=before.fps)
         make((beside,) if output is None else (beside, output), not quiet)
         difference = largest_difference(before, video.open_source(beside))
     typer.echo(f"largest difference: {difference}")
+
+
+def check_output(output: Path, before: "Source", overwrite: bool) -> None:
+    """Refuse a file that could not be written, or that would take the place of what it is compared with."""
+    from videogen import video
+
+    video.check_target(output, overwrite=overwrite, frames=before.count, fps=before.fps)
+    if {file.resolve() for file in video.touched(output, before.count)} & {part.resolve() for part in before.parts}:
+        raise InputError(f"{output} is the file that is made again, and compared; choose another name")
 
 
 def largest_difference(before: "Source", after: "Source") -> int:

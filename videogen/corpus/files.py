@@ -21,7 +21,7 @@ from videogen.clip import Audio
 from videogen.corpus.films import Corpus, Film, films
 from videogen.data.facts import ordered
 from videogen.errors import InputError, reason
-from videogen.files import replacing
+from videogen.files import address, replacing
 from videogen.movie import write_movie
 from videogen.shapes.render import render
 
@@ -129,7 +129,7 @@ def _tone(path: Path, seconds: int) -> Path:
     """A file of sound alone."""
     at = np.arange(seconds * RATE) / RATE
     wave = 0.2 * np.sin(2 * np.pi * PITCH * (at + at**2 / (2 * seconds)))
-    with av.open(str(path), "w", format="mp4") as output:
+    with av.open(address(path), "w", format="mp4") as output:
         stream: Any = output.add_stream("aac", rate=RATE, layout="mono")
         for start in range(0, len(wave), 1024):
             frame = av.AudioFrame.from_ndarray(wave[None, start : start + 1024].astype(np.float32), "fltp", "mono")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 BLOCK = 1 << 16  # draws made at once
+SMALL = 1 << 12  # a permutation of as many is made as a whole
+KEPT = 64  # permutations, for sources that take turns
 
 
 def number(*address: object) -> int:
@@ -23,12 +26,14 @@ def uniform(*address: object) -> float:
 
 
 def permuted(index: int, count: int, *address: object) -> int:
-    """Where `index` goes in a random permutation of 0, ..., count - 1, without making the permutation.
+    """Where `index` goes in a random permutation of 0, ..., count - 1.
 
-    A balanced Feistel network on the next power of four, walked until it lands inside (Black and Rogaway 2002, "Ciphers with arbitrary finite
-    domains").
+    All orders of up to `SMALL` are equally likely. A larger permutation is not made: it is a balanced Feistel network on the next power of four,
+    walked until it lands inside (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"), which would favour some orders of a few.
     """
-    half = max(1, ((count - 1).bit_length() + 1) // 2)
+    if count <= SMALL:
+        return int(_shuffled(count, number(*address))[index])
+    half = ((count - 1).bit_length() + 1) // 2
     mask = (1 << half) - 1
     keys = [number(*address, turn) for turn in range(4)]
     while True:
@@ -63,15 +68,26 @@ def before(weights: Sequence[float], start: int, *address: object) -> list[int]:
     return counts.tolist()
 
 
-def _drawn(weights: Sequence[float], block: int, address: tuple[object, ...]) -> np.ndarray:
-    """Which is drawn at the positions of a block."""
-    places = np.arange(block * BLOCK, (block + 1) * BLOCK, dtype=np.uint64)
+@functools.lru_cache(KEPT)
+def _shuffled(count: int, seed: int) -> np.ndarray:
+    """The order of so many draws, no two of which are equal: kept, as its places are asked for one by one."""
+    return np.argsort(_bits(seed, 0, count))
+
+
+def _bits(seed: int, start: int, stop: int) -> np.ndarray:
+    """The 64 bits at positions [start, stop) of a seed's sequence."""
+    places = np.arange(start, stop, dtype=np.uint64)
     # SplitMix64 (Steele, Lea and Flood 2014): the state of position i is known without those before it
     with np.errstate(over="ignore"):
-        mixed = np.uint64(number(*address)) + (places + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = np.uint64(seed) + (places + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ mixed >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ mixed >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    share = (mixed ^ mixed >> np.uint64(31)) >> np.uint64(11)
+    return mixed ^ mixed >> np.uint64(31)
+
+
+def _drawn(weights: Sequence[float], block: int, address: tuple[object, ...]) -> np.ndarray:
+    """Which is drawn at the positions of a block."""
+    share = _bits(number(*address), block * BLOCK, (block + 1) * BLOCK) >> np.uint64(11)
     bounds = np.cumsum(np.asarray(weights, np.float64))
     found = np.searchsorted(bounds, share.astype(np.float64) * 2.0**-53 * bounds[-1], side="right")
     return np.minimum(found, len(weights) - 1)

@@ -7,9 +7,11 @@ they are decoded: their times tell which frames are wanted, where decoding ends,
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -19,6 +21,7 @@ from av.video.reformatter import Colorspace
 from videogen.data.fitting import Fit
 from videogen.data.windows import Extent
 from videogen.errors import InputError, reason
+from videogen.files import address
 from videogen.movie import SCALING
 
 FASTEST = 240  # frames a second; a header that tells more is not believed
@@ -37,8 +40,9 @@ class Video:
     """
 
     def __init__(self, file: Any) -> None:
+        place: Any = address(file) if isinstance(file, (str, Path)) else file
         try:
-            self.container: Any = av.open(file, metadata_errors="ignore")
+            self.container: Any = av.open(place, metadata_errors="ignore")
         except av.FFmpegError as problem:
             raise InputError(f"no video that can be read ({reason(problem)})") from problem
         try:
@@ -74,10 +78,8 @@ class Video:
 
         Raises InputError where the file breaks off or is broken before the last of them.
         """
-        slack = min(self.tick, Fraction(1, 4) / self.extent.rate)
-        ticks = [self.begin + int((number / self.extent.rate + slack) / self.tick) for number in numbers]
         try:
-            found = _timed(self, ticks) if self.timed else _untimed(self, numbers)
+            found = _timed(self, self.ticks(numbers)) if self.timed else _untimed(self, numbers)
             pictures = {at: _pixels(frame, fit) for at, frame in found}
         except (av.FFmpegError, StopIteration) as problem:
             raise InputError(f"broken: {reason(problem)}") from problem
@@ -85,6 +87,11 @@ class Video:
         if len(shapes) != 1:
             raise InputError("its pictures change size" if shapes else "it has no frames")
         return np.stack([pictures[at] for at in range(len(numbers))])
+
+    def ticks(self, numbers: Sequence[int]) -> list[int]:
+        """The time that each number stands for, in ticks of the stream: the frame at a number is the latest that has begun by then."""
+        slack = min(self.tick, Fraction(1, 4) / self.extent.rate)
+        return [self.begin + int((number / self.extent.rate + slack) / self.tick) for number in numbers]
 
     def size(self) -> tuple[int, int]:
         """Width and height of the first frame as it is shown."""
@@ -100,7 +107,9 @@ class Video:
         rate = Fraction(stream.average_rate or stream.guessed_rate or 0)
         believed = 0 < rate <= FASTEST
         if believed and stream.frames > 0 and stream.duration:
-            return Extent(stream.frames, rate)
+            # what an edit list cuts away is among the frames, and not in the duration, whose end may be late by a rounded millisecond
+            shown = math.ceil(stream.duration * self.tick * rate - Fraction(1, 4))
+            return Extent(min(stream.frames, max(1, shown)), rate)
         last, counted = _ending(self) if believed else _counted(self)
         if not believed:
             rate = (
@@ -168,13 +177,13 @@ def _stretch(video: Video, ticks: Sequence[int], first: int, until: int) -> Stre
     target, back = ticks[first], int(1 / video.tick)
     while True:
         packets, ended = _collected(video, target, ticks[until - 1])
-        if target <= video.bottom or (packets and packets[0].pts <= ticks[first]):
+        times = sorted(packet.pts for packet in packets if not packet.is_discard)
+        if target <= video.bottom or (times and max(packets[0].pts, times[0]) <= ticks[first]):
             break
         # the seek goes by decoding times, in some containers to any packet: back further, at last to the start
         target, back = max(target - back, video.bottom), 2 * back
-    if not packets:
+    if not times:
         raise InputError("it has no frames")
-    times = sorted(packet.pts for packet in packets)
     wanted: dict[int, list[int]] = {}
     for at in range(first, until):
         place = bisect.bisect_right(times, ticks[at]) - 1
@@ -236,7 +245,7 @@ def _untimed(video: Video, numbers: Sequence[int]) -> Iterator[tuple[int, Any]]:
 
 
 def _counted(video: Video) -> tuple[int, int]:
-    """The last packet's pts and how many there are; the whole file is read, nothing decoded."""
+    """The last packet's pts and how many there are, without those that an edit list cuts away; the whole file is read, nothing decoded."""
     video.rewind()
     return _last(video)
 
@@ -270,7 +279,7 @@ def _ending(video: Video) -> tuple[int, int]:
 def _last(video: Video, minimum: int = 1) -> tuple[int, int]:
     last, count = video.begin, 0
     for packet in video.container.demux(video.stream):
-        if packet.size:
+        if packet.size and not packet.is_discard:
             at = packet.pts if packet.pts is not None else packet.dts
             # without times frames are counted at the header's rate
             last = (

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from videogen.errors import InputError
+from videogen.models import autoencoder
 from videogen.models.folder import find, load_vae
 from videogen.models.prompt import plain
 from videogen.models.text import TextSide, load_text_side
@@ -72,13 +73,7 @@ class PartEncoders:
     @torch.no_grad()
     def clip(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """See `Encoders.clip`."""
-        means, deviations = [], []
-        for piece in frames.split(SLICE):
-            posterior = self.vae.encode(piece.to(self.device).float().div(127.5).sub(1).to(self.vae.dtype)).latent_dist
-            means.append(posterior.mean.float())
-            deviations.append(posterior.std.float())
-        shift, scale = float(self.vae.config.get("shift_factor") or 0.0), float(self.vae.config["scaling_factor"])
-        return (torch.cat(means) - shift) * scale, torch.cat(deviations) * scale
+        return autoencoder.posterior(self.vae, frames.to(self.device).float().div(127.5).sub(1), SLICE)
 
     def text(self, caption: str, chunks: int) -> dict[str, Tensor]:
         """See `Encoders.text`."""

@@ -218,7 +218,7 @@ def _moving(file: Any) -> tuple[list[Image.Image], list[Fraction]]:
         with Image.open(file) as picture:
             pictures, shown = [], []
             for frame in ImageSequence.Iterator(picture):
-                pictures.append(Image.fromarray(rgb(frame)))  # decoding sets the duration
+                pictures.append(Image.fromarray(rgb(ImageOps.exif_transpose(frame))))  # decoding sets the duration
                 shown.append(Fraction(round(frame.info.get("duration", 0)), 1000))
             return pictures, shown
     except UNREADABLE as problem:

@@ -72,6 +72,8 @@ def read_shard(path: Path, source: Shards) -> Iterator[Row | Rejected]:
             return
         info, text = member
         name = inside(info.name)
+        if name is not None and name.name.startswith("."):
+            continue  # what a Mac knows of its files lies beside them, `._a.mp4` beside `a.mp4`
         if name is None or not info.isreg():
             what = "its name leads out of the shard" if name is None else "no file but a link or a device"
             yield Rejected(f"{shard}/{info.name[:120]}", what)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from videogen.errors import InputError
+
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
@@ -30,13 +32,21 @@ def encode(
     for piece in clip.flatten(0, 1).split(slice_frames):
         posterior = vae.encode(piece.to(vae.dtype)).latent_dist
         pieces.append(posterior.mode() if generator is None else posterior.sample(generator))
-    shift, scale = _shift_scale(vae.config)
+    shift, scale = shift_scale(vae.config, clip.device)
     return ((torch.cat(pieces).float() - shift) * scale).unflatten(0, clip.shape[:2])
+
+
+def posterior(vae: AutoencoderKL, frames: Tensor, slice_frames: int = FRAMES) -> tuple[Tensor, Tensor]:
+    """Pixels `n 3 H W` in [-1, 1] -> mean and deviation of their scaled latents, both `n c h w`."""
+    found = [vae.encode(piece.to(vae.dtype)).latent_dist for piece in frames.split(slice_frames)]
+    shift, scale = shift_scale(vae.config, frames.device)
+    mean, deviation = (torch.cat([getattr(one, name) for one in found]).float() for name in ("mean", "std"))
+    return (mean - shift) * scale, deviation * scale
 
 
 def decode(vae: AutoencoderKL, latents: Tensor, slice_frames: int = FRAMES) -> Tensor:
     """Scaled latents `b f c h w` -> pixels `b f 3 H W` in [-1, 1] (not clamped), float32, on the processor: only a slice is ever on the device."""
-    shift, scale = _shift_scale(vae.config)
+    shift, scale = shift_scale(vae.config, latents.device)
     pieces = [
         vae.decode((piece / scale + shift).to(vae.dtype)).sample.float().cpu()
         for piece in latents.flatten(0, 1).split(slice_frames)
@@ -44,8 +54,19 @@ def decode(vae: AutoencoderKL, latents: Tensor, slice_frames: int = FRAMES) -> T
     return torch.cat(pieces).unflatten(0, latents.shape[:2])
 
 
-def _shift_scale(config: Any) -> tuple[float, float]:
-    return float(config.get("shift_factor") or 0.0), float(config["scaling_factor"])
+def shift_scale(config: Any, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What is taken off the VAE's latents and what they are then multiplied by, `c 1 1` or a number.
+
+    A config may say the mean and deviation of each channel too, as some of SDXL's do. Raises InputError where it
+    has another number of them.
+    """
+    mean, deviation = (config.get(name) for name in ("latents_mean", "latents_std"))
+    shift, scale = float(config.get("shift_factor") or 0.0), float(config["scaling_factor"])
+    for name, values in (("latents_mean", mean), ("latents_std", deviation)):
+        if values is not None and len(values) != config["latent_channels"]:
+            raise InputError(f"{name} has {len(values)} numbers and the VAE {config['latent_channels']} channels")
+    shifts = torch.tensor(mean or [0.0], device=device)[:, None, None] + shift
+    return shifts, scale / torch.tensor(deviation or [1.0], device=device)[:, None, None]
 
 
 def present_name(name: str) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from videogen.errors import InputError, reason
 from videogen.models import sizes
-from videogen.models.autoencoder import present_name
+from videogen.models.autoencoder import present_name, shift_scale
 from videogen.models.text import TextSide, load_text_side, save_text_side, suffixed
 from videogen.models.text_encoder import TextEncoder
 from videogen.models.unet import UNet, UNetConfig
@@ -35,6 +35,9 @@ WEIGHTS = tuple(
     for stem in files.FOLDER_NAMES
     for ending in (".safetensors", ".bin")
 )
+SCHEDULER = "scheduler_config.json"
+# Beside it where motion modules have a schedule of their own, which the other then is: diffusers has one for clips and pictures.
+SCHEDULER_OF_PICTURES = "scheduler_config_of_pictures.json"
 LEFT_OUT = ("safety_checker/*", "feature_extractor/*", "image_encoder/*")
 
 
@@ -44,6 +47,7 @@ class Parts:
 
     scheduler  the content of a `scheduler_config.json`
     motion     the folder of a motion adapter that came along
+    pictures_apart  whether `scheduler` is that of pictures alone, and the adapter brings another
     advice     what the model's makers advise, from its `videogen.json`: `steps`, `guidance`, `strength` of edits
     """
 
@@ -53,6 +57,7 @@ class Parts:
     scheduler: dict[str, Any]
     line: str
     motion: Path | None = None
+    pictures_apart: bool = False
     advice: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Parts:
@@ -198,6 +203,7 @@ def load_vae(folder: Path, dtype: torch.dtype, variant: str | None = None) -> Au
         raise InputError(f"{folder} is a {kind}; only AutoencoderKL, the VAE of Stable Diffusion, can be used")
     with describing(folder / "config.json"), torch.device("meta"):
         vae: AutoencoderKL = AutoencoderKL.from_config(config)
+        shift_scale(vae.config, torch.device("cpu"))  # numbers that cannot be used are told now
     state = {present_name(n): v.to(dtype) for n, v in files.read(folder, variant).items()}
     load_state(vae, state, folder)
     return vae.eval()
@@ -224,7 +230,9 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32, variant: str |
     text = load_text_side(folder, dtype=dtype, variant=variant)
     animated = read_json(folder / "unet" / "config.json").get("_class_name") == "UNetMotionModel"
     motion = folder / "unet" if animated else folder / "motion_adapter"
-    scheduler_file = folder / "scheduler" / "scheduler_config.json"
+    scheduler_file, pictures = (folder / "scheduler" / name for name in (SCHEDULER, SCHEDULER_OF_PICTURES))
+    apart = pictures.is_file()
+    scheduler_file = pictures if apart else scheduler_file
     scheduler = read_json(scheduler_file)
     with describing(scheduler_file):
         NoisePath.from_config(scheduler)
@@ -232,7 +240,8 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32, variant: str |
     _check_fit(unet, vae, text, folder)
     line = f"{folder.name}: {index.get('_class_name', 'model folder')}, text width {unet.config.context}"
     advice = read_advice(folder / files.ADVICE)
-    return Parts(unet, vae, text, scheduler, line, motion if motion.is_dir() else None, advice).to(dtype=dtype)
+    brought = motion if motion.is_dir() else None
+    return Parts(unet, vae, text, scheduler, line, brought, apart, advice).to(dtype=dtype)
 
 
 def read_advice(path: Path) -> dict[str, float]:
@@ -280,9 +289,16 @@ def describing(file: Path) -> Iterator[None]:
 
 
 def save_folder(
-    parts: Parts, folder: Path, motion: tuple[Mapping[str, Any], Mapping[str, Tensor]] | None = None
+    parts: Parts,
+    folder: Path,
+    scheduler: Mapping[str, Any],
+    motion: tuple[Mapping[str, Any], Mapping[str, Tensor], Mapping[str, str]] | None = None,
 ) -> None:
-    """Write diffusers' layout into an existing empty folder; `motion` is a MotionAdapter's config and state dict."""
+    """Write diffusers' layout into an existing empty folder.
+
+    scheduler  of clips, which may be another than the pictures' in `parts`
+    motion     a MotionAdapter's config, state dict and header
+    """
     encoders = suffixed(parts.text)
     sdxl, refiner = "_2" in encoders, tuple(encoders) == ("_2",)
     name = "StableDiffusionXLImg2Img" if refiner else "StableDiffusionXL" if sdxl else "StableDiffusion"
@@ -293,7 +309,7 @@ def save_folder(
     if refiner:
         index |= {"requires_aesthetics_score": True, "text_encoder": [None, None], "tokenizer": [None, None]}
     index |= {"unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}
-    index["scheduler"] = ["diffusers", parts.scheduler.get("_class_name", "DDIMScheduler")]
+    index["scheduler"] = ["diffusers", scheduler.get("_class_name", "DDIMScheduler")]
     for suffix, encoder in encoders.items():
         index[f"text_encoder{suffix}"] = ["transformers", type(encoder.model).__name__]
         index[f"tokenizer{suffix}"] = ["transformers", "CLIPTokenizer"]
@@ -309,7 +325,9 @@ def save_folder(
     parts.vae.save_pretrained(folder / "vae")
     save_text_side(parts.text, folder)
     (folder / "scheduler").mkdir()
-    write_json(folder / "scheduler" / "scheduler_config.json", parts.scheduler)
+    write_json(folder / "scheduler" / SCHEDULER, scheduler)
+    if scheduler != parts.scheduler:
+        write_json(folder / "scheduler" / SCHEDULER_OF_PICTURES, parts.scheduler)
     write_advice(folder, parts.advice)
 
 

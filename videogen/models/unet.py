@@ -70,8 +70,13 @@ class UNetConfig:
     eps: float = 1e-5
     size_width: int | None = None
     added_width: int | None = None
-    sample_size: int = 64
+    sample_size: int | tuple[int, int] = 64
     norm_scope: Scope = "frame"
+
+    @property
+    def sample_grid(self) -> tuple[int, int]:
+        """Height and width of the latents the network was trained at."""
+        return (self.sample_size, self.sample_size) if isinstance(self.sample_size, int) else self.sample_size
 
     @property
     def mid_depth(self) -> int:
@@ -126,7 +131,7 @@ class UNetConfig:
             eps=config.get("norm_eps", 1e-5),
             size_width=size_width,
             added_width=config["projection_class_embeddings_input_dim"] if size_width else None,
-            sample_size=config.get("sample_size") or 64,
+            sample_size=tuple(side) if isinstance(side := config.get("sample_size") or 64, (list, tuple)) else side,
         )
 
     def to_diffusers(self) -> dict[str, Any]:
@@ -304,6 +309,7 @@ class UNet(nn.Module):
             spans=tuple(cond.spans.cut(frames)) if cond.spans is not None else (),
             entries={"text": entries},
             checkpointing=self.checkpointing,
+            frame_ids=torch.tensor(frames, device=x.device),
         )
         h = self.conv_in(x.to(dtype).flatten(0, 1).contiguous(memory_format=torch.channels_last), p)
         h = p.features(self.site_in, h)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -13,8 +13,14 @@ import yaml
 from videogen import __version__
 from videogen.training.config import CARD, RunConfig
 
+if TYPE_CHECKING:
+    from videogen.training.feed import Feed
+
 KEY = "videogen.training"
 """Under which a safetensors header holds the run: `{"config": ..., "versions": ...}` in JSON."""
+
+NOUNS = {"data": "clips"}
+"""What a step has of a section of data, where that has another name than the section."""
 
 
 def header(run: RunConfig[Any]) -> dict[str, str]:
@@ -28,15 +34,22 @@ def _shown(run: RunConfig[Any]) -> dict[str, Any]:
     return run.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
-def write(folder: Path, run: RunConfig[Any], title: str, rows: int, parts: Sequence[str]) -> None:
+def _described(feed: Feed) -> str:
+    """How much of what a section of data holds, and where it is from."""
+    sources = [source.model_dump(mode="json", exclude_defaults=True) for source in feed.data.sources]
+    listed = "\n".join(f"- {json.dumps(source, ensure_ascii=False)}" for source in sources)
+    return f"`settings.{feed.name}`: {feed.rows} clips or pictures, from\n\n{listed}"
+
+
+def write(folder: Path, run: RunConfig[Any], title: str, feeds: Sequence[Feed], parts: Sequence[str]) -> None:
     """`README.md`: what this is, what lies where, what it was trained on, and the configuration, defaults left out.
 
-    rows   clips of the training data
+    feeds  all training data
     parts  lines about the exported files
     """
     s = run.settings
-    sources = [source.model_dump(mode="json", exclude_defaults=True) for source in s.data.sources]
-    described = "\n".join(f"- {json.dumps(source, ensure_ascii=False)}" for source in sources)
+    batch = " and ".join(f"{feed.data.batch_size} {NOUNS.get(feed.name, feed.name)}" for feed in feeds)
+    described = "\n\n".join(map(_described, feeds))
     length = f"{run.budget.steps} steps" if run.budget.steps else f"{run.budget.minutes:g} minutes"
     text = f"""---
 base_model: {json.dumps(s.model)}
@@ -45,14 +58,12 @@ tags: [videogen, text-to-video]
 
 # {title}
 
-Trained on `{s.model}` with `videogen train`, recipe `{run.recipe}`, {length} of {s.data.batch_size} clips.
+Trained on `{s.model}` with `videogen train`, recipe `{run.recipe}`, {length} of {batch}.
 Weights are the run's moving average where it kept one.
 
 {chr(10).join(parts)}
 
 ## Data
-
-{rows} clips or pictures, from
 
 {described}
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from videogen.errors import InputError, reason
-from videogen.files import replacing
+from videogen.files import BEFORE, replacing
 from videogen.training.shards import full, like
 
 Optimizers = Mapping[str, torch.optim.Optimizer]
@@ -52,6 +52,7 @@ class Checkpoint:
 def claimed(folder: Path) -> Iterator[None]:
     """Within, no other run works in `folder`; it is made where it is missing, and what a killed run had half written there is cleared away.
 
+    A checkpoint that it was about to replace has its name again, so what there is to resume is known from here on.
     The claim is a lock of the operating system, which ends with the process that holds it. Raises InputError where another run holds it.
     """
     import filelock
@@ -63,12 +64,21 @@ def claimed(folder: Path) -> Iterator[None]:
     except filelock.Timeout:
         raise InputError(f"another run is working in {folder}; wait for it, or give another out=FOLDER") from None
     try:
+        _put_back(folder)
         for pattern in HALF:
             for path in folder.glob(pattern):
                 shutil.rmtree(path, ignore_errors=True)
         yield
     finally:
         lock.release()
+
+
+def _put_back(folder: Path) -> None:
+    """Give every checkpoint that a killed run took away, to put a new one of the step in its place, its name back."""
+    for before in folder.glob(f".checkpoint-*/{BEFORE}"):
+        name = NAME.match(before.parent.name.removeprefix("."))
+        if name and not (folder / name[0]).exists():
+            before.rename(folder / name[0])
 
 
 def write(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:

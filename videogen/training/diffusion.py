@@ -253,7 +253,7 @@ class Diffusion:
     def export(self, folder: Path) -> None:
         """What the kind writes, and a card. Raises InputError where there is no room for them."""
         try:
-            card.write(folder, self.run, self.kind.title, self.feed.rows, self.kind.write(self, folder))
+            card.write(folder, self.run, self.kind.title, self.feeds, self.kind.write(self, folder))
         except (OSError, SafetensorError) as problem:
             raise InputError(
                 f"the export into {self.run.export} could not be written ({reason(problem)}); the last checkpoint stays: make room, and "

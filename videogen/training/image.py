@@ -76,7 +76,8 @@ class Batch(NamedTuple):
 
     So many in a row as `together` says differ in one word only; the share of the error that differs among them counts `apart` times more. `even` says
     how far the noise levels are made to count alike, from 0 (v's error as it is) to 1. With
-    `grounds` `b c h w`, the target is the mean over all `places`, else the one clip.
+    `grounds` `b c h w`, the target is the mean over all `places`, else the one clip. `frames` are the ids of the latents' frames in the whole
+    clip; without them these are the whole.
     """
 
     latents: Tensor
@@ -89,6 +90,7 @@ class Batch(NamedTuple):
     even: float = 1.0
     grounds: Tensor | None = None
     places: Places | None = None
+    frames: tuple[int, ...] | None = None
 
 
 class Image:
@@ -130,7 +132,7 @@ class Image:
     def judge(self) -> dict[str, float]:
         """The held-out error of x0 on object cells at two high noises, and what stills made from captions of one object show."""
         errors = {f"x0_error_{t}": self.setting.x0_error(self.root, self.held_out, t) for t in (800, 950)}
-        return errors | self.setting.made(self.root, self.settings.made, frames=1)
+        return errors | self.setting.made(self.root, self.settings.made, frames=(0,))
 
     def export(self, folder: Path) -> None:
         """`unet/` in float16 with diffusers' config, `scheduler/`, and the index of all parts of the miniature."""
@@ -166,20 +168,21 @@ class Setting:
         return Conditioning(tokens=encoded.tokens)
 
     @torch.no_grad()
-    def made(self, net: nn.Module, count: int, frames: int) -> dict[str, float]:
-        """The shares of `sampled.shares` over clips made from unseen plain captions of one flat object on plain backgrounds."""
+    def made(self, net: nn.Module, count: int, frames: tuple[int, ...]) -> dict[str, float]:
+        """The shares of `sampled.shares` over clips of these frames, made from unseen plain captions of one flat object on plain backgrounds."""
         generator = Draw(JUDGE_SEED, 1).generator("made")
         scenes = sample(count, generator=generator, split="test", objects=1, plain=True, styles=("flat",))
         captions, latents = plain(scenes), []
         for start in range(0, count, sampled.BATCH):
             told = captions[start : start + sampled.BATCH]
-            x = torch.randn(len(told), frames, 4, 16, 16, generator=generator).to(self.device)
-            latents.append(sampled.clips(net, self.path, self.condition(told), self.condition([""] * len(told)), x))
+            x = torch.randn(len(told), len(frames), 4, 16, 16, generator=generator).to(self.device)
+            given, null = self.condition(told), self.condition([""] * len(told))
+            latents.append(sampled.clips(net, self.path, given, null, x, frames))
         found = sampled.shares(sampled.pixels(self.model / "vae", torch.cat(latents)), captions)
         return {
             name: share
             for name, share in found.items()
-            if frames > 1 or name not in ("right_motion", "right_unchanged")
+            if len(frames) > 1 or name not in ("right_motion", "right_unchanged")
         }
 
     def error(self, net: nn.Module, batch: Batch, dials: Mapping[str, Dial] | None = None) -> Tensor:
@@ -209,7 +212,7 @@ class Setting:
             v = v + (batch.latents - mean) / sigma  # v = (alpha x - x0) / sigma
         told = self.condition(batch.captions).replace(dials=dials or {})
         denoise = Denoiser(net, self.path, "v").given(told)
-        return denoise(x, batch.times).v.float(), v
+        return denoise(x, batch.times, batch.frames).v.float(), v
 
     @torch.no_grad()
     def x0_error(self, net: nn.Module, held_out: Latents, t: int) -> float:

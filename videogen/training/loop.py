@@ -92,9 +92,10 @@ class Loop:
     def run(self, resume: str | None = None) -> Path:
         """Train until the budget is spent, the batches end or a signal comes; return the last checkpoint. Exports at the end of the budget."""
         out = self.config.out
-        if resume:
-            checkpoints.find(out, resume)
+        if resume and not out.is_dir():
+            checkpoints.find(out, resume)  # which is said before a folder is made
         with checkpoints.claimed(out) if self._main else contextlib.nullcontext():
+            self.accelerator.wait_for_everyone()  # the first may have put a checkpoint back in its place
             self._begin(resume)
             self.accelerator.wait_for_everyone()
             with checkpoints.cut_short(out):
@@ -121,8 +122,7 @@ class Loop:
     def _train(self) -> Path:
         """All steps, then the last checkpoint, and only then what is judged and shown at the end: should that fail, no step is lost."""
         self.pace = Pace(self.progress)
-        if self._shows(self.step) and not (self.config.out / f"validation-{self.step}").exists():
-            self._show()  # the run was killed while it made them
+        self._make_up()
         batches = self.recipe.batches(self._draws())
         parts = self.config.accumulate
         while all_of(self.accelerator, len(batch := list(islice(batches, parts))) == parts):
@@ -135,6 +135,15 @@ class Loop:
         elif not self._stop:
             self._tell({"ended": "there are no more batches"})
         return last
+
+    def _make_up(self) -> None:
+        """What was due after the checkpoint from which the run goes on, where the run was killed before it was told."""
+        told = None if self.journal is None else self.journal.told(self.step)
+        shown = (self.config.out / f"validation-{self.step}").exists()
+        if self._judges(self.step) and not all_of(self.accelerator, told is None or "judged" in told):
+            self._judge()
+        if self._shows(self.step) and not all_of(self.accelerator, told is None or ("validated" in told and shown)):
+            self._show()
 
     @property
     def _main(self) -> bool:
@@ -192,7 +201,7 @@ class Loop:
             self._tell(mean_of(self.accelerator, figures) | {"rate": share} | self.pace.figures(self.progress))
         if self._done or (every.checkpoint and self.step % every.checkpoint == 0):
             self._save()
-        if every.judge and self.step % every.judge == 0 and not self._done:
+        if self._judges(self.step):
             self._judge()
         if self._shows(self.step):
             self._show()
@@ -321,6 +330,11 @@ class Loop:
         with self._averaged():
             if self._computes:
                 self._tell({"judged": self.recipe.judge()})
+
+    def _judges(self, step: int) -> bool:
+        """Whether a judgement is due on the way; at the end there is one in any case."""
+        every = self.config.every.judge
+        return bool(every and step and step % every == 0 and not self._done)
 
     def _shows(self, step: int) -> bool:
         every = self.config.every.validate_

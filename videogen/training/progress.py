@@ -40,6 +40,11 @@ class Journal:
                 self.events.add_scalar(name, value, line["step"])
             self.events.flush()
 
+    def told(self, step: int) -> set[str]:
+        """What the lines of a step tell of, by the names of their entries."""
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        return {name for line in lines if _step_of(line) == step for name in json.loads(line)}
+
     def close(self) -> None:
         """Close the files."""
         self.file.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,10 +23,14 @@ from videogen.times import Grid, implicit_steps
 STEPS, GUIDANCE, BATCH = 15, 3.0, 16
 
 
-def clips(net: nn.Module, path: NoisePath, given: Conditioning, null: Conditioning, x: Tensor) -> Tensor:
-    """Latents from noise x `b f c h w` with 15 guided DDIM steps."""
+def clips(
+    net: nn.Module, path: NoisePath, given: Conditioning, null: Conditioning, x: Tensor, frames: Sequence[int]
+) -> Tensor:
+    """Latents from noise x `b f c h w` with 15 guided DDIM steps; `frames` are the ids of its frames in the whole clip."""
     denoise = cfg(Denoiser(net, path, "v").given(stack(uncond=null, cond=given)), GUIDANCE)
-    return ddim(denoise, x, implicit_steps(path, STEPS, Grid(spacing="trailing", last=-1)))
+    return ddim(
+        functools.partial(denoise, frames=frames), x, implicit_steps(path, STEPS, Grid(spacing="trailing", last=-1))
+    )
 
 
 def shares(frames: Tensor, captions: Sequence[str]) -> dict[str, float]:

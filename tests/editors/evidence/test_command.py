@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import editors
-from editors.evidence.command import SILENT, editing
+from editors.evidence.command import SILENT, editing, told
+from editors.evidence.methods import LOCAL, SHARES
 from tests import folders
 from tests.videogen.cli.calls import one_error_line
 from videogen.cli import app
@@ -111,3 +112,22 @@ def test_the_command_names_what_decides_on_the_figures() -> None:
     assert spelt(method=["sdedit", "fatezero"], colour=4, out=Path("x"), minutes=3.0) == (
         "videogen evaluate editing --method sdedit --method fatezero --colour 4"
     )
+
+
+def test_the_report_says_which_settings_are_measured() -> None:
+    """Those that are not the command line's own, and what counts as not worse."""
+    settings = {
+        "model": "m", "frames": 16, "steps": 20, "strength": 0.64, "reconstruction_steps": 50, "guidance": 4.0, "dtype": "float32",
+        "device": "cpu", "tuning_steps": 200, "seed": 0,
+    }  # fmt: skip
+    text = " ".join(told("shapes", settings))
+    for edit, (cross, selfs) in SHARES.items():
+        assert f"{edit} {cross:g} and {selfs:g}" in text
+    for words in (
+        "noun, before and after",
+        ", ".join(LOCAL),
+        "`t0` and `t1`",
+        "a flow in the direction",
+        "of -0.10 or more",
+    ):
+        assert words in text

@@ -11,6 +11,7 @@ from editors.evidence.figures import all_figures, bounds, figures, targets
 from editors.evidence.methods import METHODS
 from editors.evidence.runs import Key, Plan, Row, Rows, run
 from editors.evidence.sheets import verdict, write_sheet
+from editors.evidence.trials import trial
 from tests.editors.evidence import stubs
 from videogen.metrics import document
 
@@ -189,3 +190,58 @@ def test_the_table_of_methods_is_whole() -> None:
             assert method.every == plain.every
     edits = {*METHODS["fatezero"].edits, *METHODS["fatezero_tuned"].edits}
     assert edits == {*METHODS["null_text"].edits} == {*stubs.ALL}
+
+
+@pytest.mark.parametrize(("clips", "plain", "verdict"), [(12, 3, False), (24, 4, False), (24, 2, True), (20, 2, True)])
+def test_a_method_that_does_nothing_is_not_better_for_want_of_clips(clips: int, plain: int, verdict: bool) -> None:
+    """It keeps all and does nothing; plain does some and keeps half: fewer by more than a tenth is worse, whatever the interval."""
+    half = [(n < plain, n % 2 == 0) for n in range(clips)]
+    some = [(False, True)] * clips
+    assert compared(some, half) is verdict
+
+
+def test_a_difference_of_a_tenth_is_within_the_margin_however_it_is_rounded() -> None:
+    assert all(
+        compared([(n < a, True) for n in range(20)], [(n < a + 2, n % 2 == 0) for n in range(20)]) for a in range(19)
+    )
+
+
+def test_a_target_is_over_the_clips_that_have_its_figure() -> None:
+    plan = Plan(("tune_a_video",))
+    moving = [n for n in range(12) if trial("colour", n).moves]
+
+    def verdicts(*numbers: int) -> dict[str, str]:
+        some = [
+            row("tune_a_video", n, True, True, "colour", **({"change": 0.01, "velocity": 0.1} if n in numbers else {}))
+            for n in range(12)
+        ]
+        return {t.what.removeprefix("colour: "): t.verdict for t in targets(all_figures(rows(*some), plan), plan, 50)}
+
+    assert verdicts(0)["error of the velocity"] == verdicts(0)["change elsewhere"] == "met so far"
+    assert 0 < len(moving) < 12
+    assert verdicts(*moving)["error of the velocity"] == "met"  # objects that stand still have none
+    assert verdicts(*moving)["change elsewhere"] == "met so far"
+    assert verdicts(*range(12))["change elsewhere"] == "met"
+
+
+def test_a_mean_says_of_how_many_clips_it_is_where_some_have_none() -> None:
+    plan = Plan(("sdedit",), colour=4)
+    some = [
+        row("sdedit", n, True, True, "colour", **({"change": 0.02, "distance": 1.0} if n else {})) for n in range(4)
+    ]
+
+    def shown(*some: Row) -> str:
+        found = all_figures(rows(*some), plan)
+        return section.markdown(section.Results("", plan.table, found, (), {}, (), {}, {}))
+
+    assert "| 0.0200 [0.0200, 0.0200] of 3 |" in shown(*some)
+    assert "| 1.00 [1.00, 1.00] of 3 |" in shown(*some)
+    assert "] of " not in shown(*some[1:])
+
+
+def test_the_bounds_tell_how_often_the_source_is_taken_for_the_edit(made: tuple[Plan, Rows]) -> None:
+    text = section.markdown(results(*made, {}))
+    assert "| edit | clips | source: done | source: kept |" in text
+    assert section.to_dict(results(*made, {}))["bounds"]["colour"]["source done"]["share"] == 0
+    (line,) = [line for line in text.split("what the measuring program")[1].splitlines() if line.startswith("| colour")]
+    assert line.split("|")[3].startswith(" 0.000")

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from editors.evidence.judging import at_places, change, elsewhere, judge, judge_text
+from editors.evidence.judging import areas, at_places, change, elsewhere, judge, judge_text
 from editors.evidence.methods import FIRST
 from editors.evidence.trials import EDITS, FROM_TEXT, KINDS, RECONSTRUCTION, Trial, centres, source_clip, trial
 from videogen.errors import InputError
-from videogen.shapes import Scenes, measure, parse, render
+from videogen.shapes import Scenes, measure, parse, render, world
+from videogen.shapes.geometry import area_factor
 from videogen.shapes.wanted import truths
 
 FRAMES, SIZE = 16, 128
@@ -208,3 +209,92 @@ def test_of_an_object_that_stays_in_its_place_no_velocity_is_said() -> None:
     asked = next(t for t in (trial("colour", n) for n in range(40)) if parse(t.source).objects[0].motion == "growing")
     clip = drawn(asked.scene)
     assert "velocity" not in judge(asked, clip, clip, FRAMES).values
+
+
+def flickering(asked: Trial, spared: int = 0) -> Tensor:
+    """Edited in nine frames of sixteen, or in all but a few."""
+    undone, made = drawn(asked.scene), drawn(asked.changed)
+    for frame in [*range(3, FRAMES, 2)] if not spared else range(spared):
+        made[frame] = undone[frame]
+    return made
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edit_that_flickers_is_not_done(edit: str) -> None:
+    """Also where the clip as a whole reads right."""
+    for asked in EVERY[edit]:
+        found = judge(asked, flickering(asked), drawn(asked.scene), FRAMES)
+        assert not (found.done and all(found.stayed.values())), asked
+    if edit != "style":  # of which a contour can be read from the clip alone
+        assert not any(judge(asked, flickering(asked), drawn(asked.scene), FRAMES).done for asked in EVERY[edit])
+
+
+def test_two_frames_of_sixteen_are_spared_and_three_are_not() -> None:
+    asked = EVERY["colour"][0]
+    assert [judge(asked, flickering(asked, n), drawn(asked.scene), FRAMES).done for n in (1, 2, 3)] == [
+        True,
+        True,
+        False,
+    ]
+
+
+def test_objects_that_flicker_have_not_kept_their_colours() -> None:
+    """Both have the other's in every third frame."""
+    asked = EVERY["background"][3]
+    made = drawn(asked.changed)
+    swapped = asked.changed.change(rgb=asked.changed.rgb.flip(1), colour=asked.changed.colour.flip(1))
+    made[1::3] = drawn(swapped)[1::3]
+    found = judge(asked, made, drawn(asked.scene), FRAMES)
+    assert [name for name, stayed in found.stayed.items() if not stayed] == ["colour", "other"]
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_object_that_shrank_to_a_third_has_not_kept_its_size(edit: str) -> None:
+    alone = [asked for asked in (trial(edit, n) for n in range(8)) if asked.kind != "two objects"]
+    # The contour of an outlined one may be missing, which takes as much.
+    for asked in [asked for asked in alone if "outlined" not in asked.source + asked.target][:2]:
+        less = asked.changed.change(radius=asked.changed.radius * torch.tensor([[0.55, 1.0]]))
+        found = judge(asked, drawn(less), drawn(asked.scene), FRAMES)
+        assert not found.stayed["size"], asked
+        assert found.stayed["position"]
+        assert found.stayed["colour" if "colour" not in asked.asked else "shape"]
+
+
+def test_the_other_object_keeps_its_size_too(two: Trial) -> None:
+    less = two.changed.change(radius=two.changed.radius * torch.tensor([[1.0, 0.7]]))
+    found = judge(two, drawn(less), drawn(two.scene), FRAMES)
+    assert [name for name, stayed in found.stayed.items() if not stayed] == ["other"]
+
+
+def test_a_shape_of_the_area_that_it_had_keeps_its_size() -> None:
+    """As a painter would do it, rather than of the same radius."""
+    asked = EVERY["shape"][0]
+    before, after = (area_factor(world.SHAPES[int(s.shape[0, 0])]) for s in (asked.scene, asked.changed))
+    equal = asked.changed.change(radius=asked.changed.radius * (before / after) ** 0.5)
+    found = judge(asked, drawn(equal), drawn(asked.scene), FRAMES)
+    assert found.done
+    assert found.stayed["size"]
+
+
+def test_true_areas_are_those_of_the_masks() -> None:
+    for edit in EDITS:
+        for asked in EVERY[edit]:
+            least, largest = areas(asked, FRAMES)
+            drawn_areas = render(asked.changed, FRAMES, SIZE).masks[0].sum((2, 3)).T[: len(largest)]
+            assert (drawn_areas <= 1.05 * largest).all()
+            assert (drawn_areas >= 0.95 * least).all()
+            if asked.asked == ("colour",):
+                torch.testing.assert_close(drawn_areas, largest, rtol=0.05, atol=3)
+                assert torch.equal(least, largest)
+
+
+def test_a_moving_object_that_was_lost_errs_by_all_of_its_velocity() -> None:
+    asked = EVERY["colour"][2]  # a square that moves right
+    source, edited = drawn(asked.scene), drawn(asked.changed)
+    ground = drawn(asked.scene.change(count=torch.zeros_like(asked.scene.count)))
+    for lost in (ground, torch.cat([edited[:1], ground[1:]]), edited * torch.nan):
+        found = judge(asked, lost, source, FRAMES)
+        assert found.values["velocity"] == 1
+        assert "distance" not in found.values
+    still = next(t for t in (trial("colour", n) for n in range(40)) if not t.moves)
+    assert "velocity" not in judge(still, drawn(still.scene) * torch.nan, drawn(still.scene), FRAMES).values

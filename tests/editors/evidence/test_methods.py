@@ -137,3 +137,25 @@ def test_edits_of_one_object_keep_all_else_by_blending(shop: Workshop, monkeypat
     for edit in ("style", "background", RECONSTRUCTION):
         METHODS["fatezero"].run(shop, trial(edit, 0), torch.zeros(0))
         assert not told["settings"].blend
+
+
+def test_all_that_makes_or_judges_clips_decides_on_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another constant in a file and rows are made again; another comment and they are kept."""
+    files = methods.deciding_files()
+    names = {path.name for path in files}
+    assert {path.name for path in Path(str(editors.__file__)).parent.glob("*.py")} <= names
+    assert {"judging.py", "trials.py", "methods.py", "map_fusion.py", "workpiece.py", "tuning.py"} <= names
+    before = {name: method.code for name, method in METHODS.items()}
+
+    def with_more(index: int, text: str) -> dict[str, str]:
+        changed = tmp_path / str(index) / text.strip()[:1] / files[index].name
+        changed.parent.mkdir(parents=True)
+        changed.write_text(files[index].read_text(encoding="utf-8") + text, encoding="utf-8")
+        monkeypatch.setattr(methods, "deciding_files", lambda: (*files[:index], changed, *files[index + 1 :]))
+        return {name: method.code for name, method in METHODS.items()}
+
+    some = [files[0].parent / "map_fusion.py", files[0].parent / "evidence" / "judging.py", files[-1]]
+    for index in map(files.index, some):
+        assert with_more(index, "\n# a word\n") == before
+        after = with_more(index, "\nMORE = 1\n")
+        assert all(after[name] != before[name] for name in METHODS), files[index]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,59 @@ def test_psnr_of_a_known_difference() -> None:
 
     frames = torch.zeros(2, 3, 4, 4)
     assert psnr(frames + 0.1, frames) == pytest.approx(20, abs=1e-3)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that stands still unless it is moved."""
+    now = [0.0]
+    monkeypatch.setattr("editors.evidence.methods.time.monotonic", lambda: now[0])
+    return now
+
+
+def test_what_is_shared_is_paid_by_all_that_use_it_and_once(clock: list[float]) -> None:
+    shop = stubs.shop()
+
+    def takes(seconds: float) -> None:
+        clock[0] += seconds
+
+    def inversion() -> None:
+        shop.once("inversion", 0, lambda: takes(5))
+
+    def nulls() -> None:
+        def find() -> None:
+            inversion()
+            takes(30)
+
+        shop.once("nulls", 0, find)
+
+    def edit(*uses: Callable[[], None]) -> float:
+        def work() -> None:
+            for use in uses:
+                use()
+            takes(2)
+
+        return shop.timed(work)[1]
+
+    assert edit() == 2
+    assert edit(inversion) == 2 + 5  # which finds it
+    assert edit(inversion, inversion) == 2 + 5
+    assert edit(inversion, nulls) == 2 + 5 + 30
+    assert edit(nulls) == 2 + 5 + 30
+    assert edit() == 2
+    fresh = stubs.shop()
+    assert fresh.timed(lambda: fresh.once("nulls", 0, lambda: fresh.once("inversion", 0, lambda: takes(5))))[1] == 5
+    assert fresh.timed(lambda: fresh.once("nulls", 0, lambda: None))[1] == 5
+
+
+def test_seconds_of_a_row_hold_what_another_row_found(tmp_path: Path, clock: list[float]) -> None:
+    def tuned(shop: Workshop, trial: Trial, clip: Tensor) -> Edited:
+        shop.once("tuned", trial.clip_name, lambda: clock.__setitem__(0, clock[0] + 60))
+        clock[0] += 4
+        return stubs.truth(shop, trial, clip)
+
+    methods = stubs.table(one=tuned, other=tuned)
+    rows = stubs.rows(tmp_path, methods)
+    run(stubs.shop(), stubs.plan(methods, 1, edits=("colour", "shape")), rows)
+    seconds = {row.values["seconds"] for row in rows.rows.values() if row.method in ("one", "other")}
+    assert seconds == {64.0}

@@ -28,12 +28,14 @@ TARGETS = {
     "text feed-forward": ("text_encoder", "text_model.encoder.layers.0.mlp.fc1"),
     "motion": ("unet", "up_blocks.0.motion_modules.1.transformer_blocks.0.attn2.to_q"),
     "motion out": ("unet", "down_blocks.1.motion_modules.0.transformer_blocks.0.attn1.to_out.0"),
+    "second text": ("text_encoder_2", "text_model.encoder.layers.0.self_attn.v_proj"),
+    "second text feed-forward": ("text_encoder_2", "text_model.encoder.layers.0.mlp.fc2"),
 }
 
 
 @pytest.fixture(scope="module")
 def parts() -> dict[str, nn.Module]:
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     torch.manual_seed(0)
     unet = UNet(UNetConfig(channels=(16, 32), depths=(1, 0), heads=(2, 2), context=8, groups=4))
@@ -41,7 +43,12 @@ def parts() -> dict[str, nn.Module]:
     text = CLIPTextModel(
         CLIPTextConfig(vocab_size=100, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2)
     )
-    return {"unet": unet, "text_encoder": text}
+    second = CLIPTextModelWithProjection(  # of SDXL's widths, by which a peft file is known to be of it
+        CLIPTextConfig(
+            vocab_size=4, hidden_size=1280, intermediate_size=5120, num_hidden_layers=1, num_attention_heads=20
+        )
+    )
+    return {"unet": unet, "text_encoder": text, "text_encoder_2": second}
 
 
 @pytest.fixture
@@ -69,7 +76,7 @@ def factors(shape, seed=0):
 
 
 def kohya(part, module, down, up):
-    prefix = {"unet": "lora_unet_", "text_encoder": "lora_te_"}[part]
+    prefix = {"unet": "lora_unet_", "text_encoder": "lora_te_", "text_encoder_2": "lora_te2_"}[part]
     if motion_keys.is_motion(module):
         module = motion_keys.to_authors(module)[0]
     layer = prefix + module.replace(".", "_")
@@ -93,7 +100,7 @@ def diffusers_alpha(part, module, down, up):
 
 
 def diffusers_old(part, module, down, up):
-    if part == "text_encoder":
+    if part.startswith("text_encoder"):
         layer = f"{part}.{module}.lora_linear_layer"
     else:
         head, _, last = module.removesuffix(".0").rpartition(".")
@@ -123,19 +130,20 @@ def animatediff(part, module, down, up):
 
 
 EVERY = tuple(TARGETS)
+TEXT = ("text", "text feed-forward", "second text", "second text feed-forward")
 ATTENTION = ("attention", "attention out", "motion", "motion out")
 # dialect -> (targets, scale). By key list: kohya, diffusers, old processors and peft on UNet and text encoder; AnimateDiff on motion
 # and image attention. By rule, no file seen: the others on motion modules, the names without a part before them, alpha beside lora_A.
 DIALECTS = {
     kohya: (EVERY, ALPHA / RANK),
-    kohya_te1: (("text", "text feed-forward"), ALPHA / RANK),
+    kohya_te1: (TEXT[:2], ALPHA / RANK),
     diffusers: (EVERY, 1.0),
     diffusers_down_up: (EVERY, 1.0),
     diffusers_alpha: (EVERY, ALPHA / RANK),
-    diffusers_old: ((*ATTENTION, "text", "text feed-forward"), 1.0),
+    diffusers_old: ((*ATTENTION, *TEXT), 1.0),
     diffusers_oldest: (ATTENTION, 1.0),
     peft: (EVERY, 1.0),
-    peft_unprefixed: (("text", "text feed-forward"), 1.0),
+    peft_unprefixed: (TEXT, 1.0),
     animatediff: (("motion", "motion out", "attention", "attention out"), 1.0),
 }
 TABLE = [(dialect, target) for dialect, (targets, _) in DIALECTS.items() for target in targets]
@@ -184,9 +192,19 @@ CONFIGS = {
     "patterns": LoraConfig(
         r=4, lora_alpha=6, init_lora_weights=False, rank_pattern={"proj_in": 2}, alpha_pattern={"conv1": 3}
     ),
+    "overlapping patterns": LoraConfig(
+        r=4,
+        lora_alpha=6,
+        init_lora_weights=False,
+        rank_pattern={"proj_in": 2, ".*_in": 3},
+        alpha_pattern={"conv1": 3, "mid_block.conv.*": 12},
+    ),
     "loha": LoHaConfig(r=4, alpha=6, init_weights=False),
     "loha, tucker": LoHaConfig(r=4, alpha=6, init_weights=False, use_effective_conv2d=True),
     "lokr": LoKrConfig(r=4, alpha=6, init_weights=False, decompose_factor=4),
+    "lokr, overlapping patterns": LoKrConfig(
+        r=4, alpha=6, init_weights=False, decompose_factor=4, rank_pattern={"conv1": 2, ".*1": 8}
+    ),
     "lokr, decomposed": LoKrConfig(r=2, alpha=6, init_weights=False, decompose_factor=2, decompose_both=True),
     "lokr, tucker": LoKrConfig(r=2, alpha=6, init_weights=False, decompose_factor=2, use_effective_conv2d=True),
 }
@@ -339,7 +357,55 @@ def test_files_from_disk_take_their_names_and_say_what_they_are(fresh, tmp_path)
     files.write(tmp_path / "watercolour.safetensors", whole_file(fresh, 1, kohya))
     loras = load_lora(fresh, tmp_path / "watercolour.safetensors", 0.5)
     assert loras.weights == {"watercolour": 0.5}
-    assert loras.lines == (f"watercolour: LoRA, kohya layout, rank {RANK}, changes text_encoder 2, unet 6 layers",)
+    assert loras.lines == (
+        f"watercolour: LoRA, kohya layout, rank {RANK}, changes text_encoder 2, text_encoder_2 2, unet 6 layers",
+    )
+
+
+PEFT = peft("unet", "mid_block.proj_in", torch.ones(2, 12), torch.ones(8, 2))
+ASSUMED = "; alpha is not in the file and was taken as the rank"
+
+
+@pytest.mark.parametrize("targets", [None, ["proj_in", "conv1"], r"mid_block\..*", "all-linear"])
+def test_alpha_beside_a_peft_file_is_read_whatever_the_file_is_called(tmp_path, targets):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 2, "lora_alpha": 16, "target_modules": targets}))
+    merged = []
+    for name in ("adapter_model", "my_style"):
+        files.write(tmp_path / f"{name}.safetensors", PEFT)
+        own = toy()
+        loras = load_lora({"unet": own}, tmp_path / f"{name}.safetensors")
+        assert ASSUMED not in loras.lines[0]
+        merged.append(own.mid_block.proj_in.weight)
+    assert torch.equal(*merged)
+    assert torch.allclose(merged[0], toy().mid_block.proj_in.weight + 16 / 2 * 2)
+
+
+@pytest.mark.parametrize("targets", ["absent", ["conv1"], r"conv.*", "("])
+def test_a_peft_file_without_its_alpha_says_so(tmp_path, targets):
+    if targets != "absent":  # the settings of another file, which lies in the same folder
+        settings = {"r": 2, "lora_alpha": 16, "target_modules": targets}
+        (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    files.write(tmp_path / "my_style.safetensors", PEFT)
+    own = toy()
+    loras = load_lora({"unet": own}, tmp_path / "my_style.safetensors")
+    assert loras.lines == (f"my_style: LoRA, peft layout, rank 2, changes unet 1 layers{ASSUMED}",)
+    assert torch.allclose(own.mid_block.proj_in.weight, toy().mid_block.proj_in.weight + 2)
+    told = PEFT | {"base_model.model.mid_block.proj_in.alpha": torch.tensor(4.0)}
+    assert ASSUMED not in load_lora({"unet": toy()}, told).lines[0]
+    by_rule = diffusers("unet", "mid_block.proj_in", torch.ones(2, 12), torch.ones(8, 2))
+    assert ASSUMED not in load_lora({"unet": toy()}, by_rule).lines[0]
+
+
+def test_the_rank_of_hadamard_and_kronecker_files_is_said():
+    def ones(layer, **factors):
+        return {f"lora_unet_mid_block_{layer}.{name}": torch.ones(shape) for name, shape in factors.items()}
+
+    loha = ones("proj_in", hada_w1_a=(8, 3), hada_w1_b=(3, 12), hada_w2_a=(8, 3), hada_w2_b=(3, 12))
+    full = ones("proj_in", lokr_w1=(2, 2), lokr_w2=(4, 6))
+    lokr = ones("conv_shortcut", lokr_w1=(2, 2), lokr_w2_a=(8, 4), lokr_w2_b=(4, 4))
+    lora = ones("conv_shortcut", **{"lora_down.weight": (5, 8), "lora_up.weight": (16, 5)})
+    for state, said in ((loha, "3"), (full, "full"), (lokr, "4"), (full | lokr, "4 and full"), (loha | lora, "3 to 5")):
+        assert f", rank {said}, changes unet" in load_lora({"unet": toy()}, state).lines[0]
 
 
 def test_a_motion_lora_goes_onto_modules_without_a_middle(fresh):

@@ -1,5 +1,7 @@
 """Names: every dialect of the key lists addresses the same layers, and all of them exist in the full-size models."""
 
+import re
+
 import pytest
 import torch
 
@@ -116,6 +118,18 @@ def test_the_second_text_encoder_is_told_by_its_width():
     assert address(layer, 1280)[0] == "text_encoder_2"
 
 
+def test_a_peft_file_of_the_second_text_encoder_is_of_it_with_every_layer(manifests):
+    linear = re.compile(r"text_model\.encoder\..*(_proj|fc1|fc2)\.weight$")
+    layers = {key: shape for key, shape in manifests["sdxl_text_encoder_2_diffusers"].items() if linear.match(key)}
+    state = {}
+    for key, (outputs, inputs) in layers.items():
+        layer = f"base_model.model.{key.removesuffix('.weight')}"
+        state |= {f"{layer}.lora_A.weight": [2, inputs], f"{layer}.lora_B.weight": [outputs, 2]}
+    found = places(read_lora(written(state)))
+    assert found == {("text_encoder_2", key.removesuffix(".weight")) for key in layers}
+    assert len(found) == 32 * 6
+
+
 def test_sgm_names_equal_those_of_the_converter_of_diffusers(manifests):
     from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 
@@ -143,6 +157,8 @@ def test_alpha_from_the_file_the_config_and_the_header():
     assert read_lora(peft, {"r": 2, "lora_alpha": 8})[0].scale == 4.0
     assert read_lora(peft, {"r": 2, "lora_alpha": 8, "use_rslora": True})[0].scale == pytest.approx(8 / 2**0.5)
     assert read_lora(peft, {"r": 2, "lora_alpha": 8, "alpha_pattern": {"proj_in": 5}})[0].scale == 2.5
+    overlapping = {"proj_in": 5, "mid_block.*": 7}  # peft takes the first that fits
+    assert read_lora(peft, {"r": 2, "lora_alpha": 8, "alpha_pattern": overlapping})[0].scale == 2.5
     diffusers = tiny("unet.mid_block.attentions.0.proj_in", "lora_A.weight", "lora_B.weight")
     header = {"lora_adapter_metadata": '{"unet.lora_alpha": 10, "unet.r": 2, "text_encoder.lora_alpha": 2}'}
     assert read_lora(diffusers, None, header)[0].scale == 5.0
@@ -159,3 +175,47 @@ def test_what_is_no_low_rank_change_is_refused_by_name(manifests):
         read_lora(lonely)
     with pytest.raises(InputError, match="looks like: AnimateDiff motion module v2"):
         read_lora(written(manifests["animatediff_mm_v2_sd15"]))
+
+
+LAYER = "lora_unet_mid_block_attentions_0_proj_in"
+
+
+@pytest.mark.parametrize("shape", [(4,), (), (0, 4)])
+@pytest.mark.parametrize("key", [f"{LAYER}.lora_down.weight", f"{LAYER}.lora_up.weight"])
+def test_factors_with_too_few_axes_are_refused_by_name(key, shape):
+    with pytest.raises(InputError, match=rf"has the shape {re.escape(str(shape))} at {re.escape(key)}"):
+        read_lora(tiny(LAYER) | {key: torch.ones(shape)})
+
+
+def test_what_does_not_multiply_and_an_alpha_of_several_numbers_are_refused_by_name():
+    factors = {"lokr_w1_a": torch.ones(2, 3), "lokr_w1_b": torch.ones(2, 2), "lokr_w2": torch.ones(2, 2)}
+    with pytest.raises(InputError, match=rf"do not multiply: {LAYER}\.lokr_w1_a \(2, 3\), {LAYER}\.lokr_w1_b \(2, 2\)"):
+        read_lora({f"{LAYER}.{name}": tensor for name, tensor in factors.items()})
+    with pytest.raises(InputError, match=rf"has 2 numbers at {LAYER}\.alpha"):
+        read_lora(tiny(LAYER, alpha=torch.ones(2)))
+
+
+@pytest.mark.parametrize("header", ["[1]", "{", "3"])
+def test_a_header_that_is_no_object_is_refused(header):
+    with pytest.raises(InputError, match="lora_adapter_metadata, which tells alpha, and it is no JSON object"):
+        read_lora(tiny(LAYER), None, {"lora_adapter_metadata": header})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"lora_alpha": None}, {"lora_alpha": "much"}, {"alpha_pattern": [1]}, {"alpha_pattern": {"(": 1}}],
+)
+def test_settings_that_tell_no_alpha_are_refused(settings):
+    peft = tiny("base_model.model.mid_block.attentions.0.proj_in", "lora_A.weight", "lora_B.weight")
+    with pytest.raises(InputError, match=r"settings .* tell no alpha of mid_block\.attentions\.0\.proj_in: "):
+        read_lora(peft, {"r": 2} | settings)
+
+
+def test_two_adapters_in_one_file_are_refused_with_both_names():
+    layer = "unet.mid_block.attentions.0.proj_in"
+    one, other = (tiny(layer, f"lora_A.{name}.weight", f"lora_B.{name}.weight") for name in "ab")
+    assert len(read_lora(one)) == 1
+    with pytest.raises(
+        InputError, match=rf"two adapters for one layer, {layer}\.lora_A\.a\.weight and {layer}\.lora_A\.b\.w"
+    ):
+        read_lora(one | other)

@@ -37,6 +37,8 @@ Refused = Callable[..., str]
         ],
         *[(["--fps", text], "--fps") for text in ("0", "-1", "fast", "1/0", "nan", "1e9999999999", "")],
         (["--fps", "2000"], "up to 1000"),
+        (["--fps", "1/700"], "give 1/600 or more"),
+        (["--fps", "0.000001"], "give 1/600 or more"),
         (["--guidance", "nan"], "finite"),
         (["--guidance", "inf"], "finite"),
         (["--guidance", "strong"], "--guidance"),

@@ -102,6 +102,8 @@ def test_another_setting_is_refused_in_the_same_folder(
         (["--motion", "nothing.ckpt"], "does not exist"),
         (["--count", "0"], "count"),
         (["--steps", "0"], "steps"),
+        (["--steps", "1001"], "1 to 1000"),
+        (["--guidance", "nan"], "finite"),
         (["--sampler", "fastest"], "sampler 'fastest' is not known"),
         (["--dtype", "float8"], "dtype 'float8'"),
         (["--report", "results.txt"], "must end in .md"),
@@ -112,6 +114,21 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 ) -> None:
     capfd.readouterr()
     assert run(model, tmp_path / "run", *options) == 2
+    assert complaint in one_error_line(capfd.readouterr().err)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [(["--guidance", "nan"], "finite"), (["--steps", "1001"], "1 to 1000"), (["--motion", "none"], "FreeNoise")],
+)
+def test_a_mistake_about_long_clips_leaves_nothing_either(
+    model: Path, tmp_path: Path, options: list[str], complaint: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    capfd.readouterr()
+    few = ["--count", "2", "--frames", "4", "--steps", "1", "--quiet"]
+    words = ["evaluate", "long", "--model", str(model), "--out", str(tmp_path / "run"), *few, *options]
+    assert app.main(words) == 2
     assert complaint in one_error_line(capfd.readouterr().err)
     assert not (tmp_path / "run").exists()
 

@@ -9,7 +9,6 @@ import torch
 
 from motion_modules.animatediff import MotionConfig, add_motion, motion_state
 from motion_modules.dialects import write_official
-from motion_modules.loading import header
 from videogen.cli.inspect import checkpoint_lines, inspect
 from videogen.errors import InputError
 from videogen.models.unet import UNet, UNetConfig
@@ -81,19 +80,19 @@ def test_motion_modules_that_were_trained_here_say_so(tmp_path, levels, mid):
     config = MotionConfig(**sizes, heads=2, positions=20, mid=mid, norm_scope="clip")
     net = UNet(UNetConfig(**sizes, depths=(1,) * levels, heads=(1,) * levels, context=12))
     state = motion_state(add_motion(net, config))
-    told = header(Motion("", config.to_diffusers(), longest=20, trained=12, scheduler={}))
+    told = Motion("", config.to_diffusers(), longest=20, trained=12, scheduler={}).header
     official = write_official(state, "animatediff_v2" if mid else "animatediff_v3")
     for name, keys, layout in (("official", official, "AnimateDiff's"), ("adapter", state, "diffusers")):
         files.write(tmp_path / f"{name}.safetensors", keys, told)
         lines = dict(checkpoint_lines(tmp_path / f"{name}.safetensors", sha=False))
-        assert lines["what"] == f"motion modules that were trained with videogen, {layout} layout"
+        assert lines["what"] == f"motion modules that videogen wrote, {layout} layout"
         assert lines["loads into"] == "--motion (motion modules of the UNet)"
         assert lines["facts"].endswith("positions 20, heads 2, norm over each clip, trained on clips of 12 frames")
         assert f"levels {levels}, middle module {'yes' if mid else 'no'}" in lines["facts"]
         assert lines["keys"] == "complete"
         for other in ({}, {HEADER: "{"}, {HEADER: "{}"}, {HEADER: '{"config": 1}'}):
             files.write(tmp_path / "other.safetensors", keys, other)
-            assert "trained with videogen" not in dict(checkpoint_lines(tmp_path / "other.safetensors"))["what"]
+            assert "videogen wrote" not in dict(checkpoint_lines(tmp_path / "other.safetensors"))["what"]
 
 
 def test_a_lora_without_its_second_factor(manifests, tmp_path):

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.videogen.cli.calls import Run, contents, error_line
-from videogen import video
+from videogen import pictures, video
 from videogen.clip import Clip
+from videogen.pipeline import Pipeline
 
 
 @pytest.fixture
@@ -29,6 +31,7 @@ CALLS = {
     "one picture": ["-o", "clip.png", "--frames", "1"],
     "numbered pictures": ["-o", "clip.png", "--frames", "3"],
     "odd rate and size": ["-o", "clip.mp4", "--fps", "23.976", "--size", "40x72"],
+    "a name that FFmpeg could take for an address": ["-o", "12:30.mp4"],
     "windows by themselves": ["-o", "clip.webp", "--frames", "20"],
     "windows asked for": ["-o", "clip.webp", "--frames", "8", "--window", "6", "--overlap", "2"],
     "FreeNoise": ["-o", "clip.webp", "--frames", "20", "--free-noise"],
@@ -97,6 +100,17 @@ def test_what_is_made_can_be_kept(run: Run, made: Path, tmp_path: Path) -> None:
     assert video.read_recipe(kept) == video.read_recipe(made)
     assert "--overwrite" in error_line(run("reproduce", made, "-o", kept))
     assert run("reproduce", made, "-o", kept, "--overwrite").code == 0
+
+
+@pytest.mark.parametrize("name", ["clip.webp", "clip.png"])
+def test_what_is_compared_is_not_written_over(generate: Run, run: Run, tmp_path: Path, name: str) -> None:
+    """A file that took the place of the one it is compared with would always be found equal."""
+    assert generate("-o", tmp_path / name).code == 0
+    (tmp_path / "again").symlink_to(tmp_path)
+    before = contents(tmp_path)
+    for output in (tmp_path / name, tmp_path / "again" / name):
+        assert "choose another name" in error_line(run("reproduce", tmp_path / name, "-o", output, "--overwrite"))
+    assert contents(tmp_path) == before
 
 
 def test_progress_goes_to_stderr_alone(run: Run, made: Path) -> None:
@@ -189,6 +203,28 @@ def test_a_recipe_that_cannot_be_followed(run: Run, made: Path, change: dict[str
     recipe = dataclasses.replace(video.read_recipe(made), **change)
     video.write(made, video.read(made), recipe, overwrite=True)
     assert says in error_line(run("reproduce", made))
+
+
+def test_a_folder_of_pictures_is_the_clip(generate: Run, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "frames").mkdir()
+    assert generate("-o", tmp_path / "frames" / "f.png").code == 0
+    assert run("reproduce", tmp_path / "frames", "--quiet").out == "largest difference: 0\n"
+    inside = run("reproduce", tmp_path / "frames", "-o", tmp_path / "frames" / "f.png", "--overwrite")
+    assert "choose another name" in error_line(inside)
+
+
+def test_a_file_of_a_kind_that_is_not_written_is_refused_at_once(
+    run: Run, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: object, **options: object) -> None:
+        raise AssertionError("what cannot be written must not be computed")
+
+    monkeypatch.setattr(Pipeline, "__call__", never)
+    exif = Image.Exif()
+    with Image.open(made) as picture:
+        exif[pictures.DESCRIPTION] = pictures.note_of(picture)
+        picture.convert("RGB").save(made.with_suffix(".jpg"), exif=exif)
+    assert "made.jpg has no extension that can be written" in error_line(run("reproduce", made.with_suffix(".jpg")))
 
 
 def test_one_of_several_pictures_is_not_the_clip(generate: Run, run: Run, tmp_path: Path) -> None:

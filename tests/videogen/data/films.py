@@ -64,6 +64,22 @@ def film(
     return path
 
 
+def trimmed(path: Path, source: Path, first: int) -> Path:
+    """A copy from frame `first` on, without encoding anew: an edit list cuts away what lies between the key frame before and it."""
+    with av.open(str(source)) as given, av.open(str(path), "w") as output:
+        stream = given.streams.video[0]
+        copy = output.add_stream_from_template(stream)
+        assert stream.average_rate is not None
+        assert stream.time_base is not None
+        start = int(first / stream.average_rate / stream.time_base)
+        given.seek(start, stream=stream)
+        for packet in given.demux(stream):
+            if packet.pts is not None and packet.dts is not None:
+                packet.pts, packet.dts, packet.stream = packet.pts - start, packet.dts - start, copy
+                output.mux(packet)
+    return path
+
+
 def sound_only(path: Path) -> Path:
     """A file without pictures."""
     with av.open(str(path), "w") as output:

@@ -2,6 +2,7 @@
 
 import random
 from fractions import Fraction
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.videogen.data.films import COUNT, film, flat, numbers, picture, shard, sound_only, turned
+from tests.videogen.data.films import COUNT, film, flat, numbers, picture, shard, sound_only, trimmed, turned
 from videogen.data import decoding
 from videogen.data.decoding import Video
 from videogen.data.fitting import Fit
@@ -17,6 +18,7 @@ from videogen.data.opening import opened
 from videogen.data.rows import File, Member, Row, Rows, Series
 from videogen.data.settings import Shards
 from videogen.data.shards import read_shard
+from videogen.data.windows import Extent
 from videogen.errors import InputError
 from videogen.movie import decoded
 
@@ -56,6 +58,19 @@ def test_fragments_without_a_count_are_read_to_their_end(tmp_path: Path) -> None
     video = Video(str(film(tmp_path / "a.mp4", options={"movflags": "frag_keyframe+empty_moov"})))
     assert (video.extent.count, video.extent.rate) == (COUNT, 12)
     assert numbers(video.frames([0, 13, 47], None)) == [0, 13, 47]
+
+
+@pytest.mark.parametrize("first", [7, 18, 23])
+def test_frames_that_an_edit_list_cuts_away_are_no_frames(tmp_path: Path, clip: Path, first: int) -> None:
+    path = trimmed(tmp_path / "a.mp4", clip, first)
+    video, count = Video(str(path)), COUNT - first
+    assert video.stream.frames > count  # the header counts from the key frame before
+    assert video.extent == Extent(count, Fraction(12))
+    assert numbers(np.stack(list(decoded(path)))) == list(range(first, COUNT))
+    for wanted in ([0], [count - 1], [1, 9, 20], list(range(count))):
+        assert numbers(video.frames(wanted, None)) == [first + number for number in wanted]
+    video.whole(thorough=True)
+    video.close()
 
 
 def test_open_groups_of_pictures_are_entered_where_they_can_be_decoded(tmp_path: Path) -> None:
@@ -128,6 +143,29 @@ def test_decord_gives_the_same_frames(clip: Path) -> None:
         assert numbers(one.frames(wanted, Fit(32, 32))) == numbers(other.frames(wanted, Fit(32, 32))) == wanted
 
 
+@pytest.mark.parametrize("varying", ["jitter", "gaps"])
+def test_decord_gives_the_same_frames_where_times_vary(tmp_path: Path, varying: str) -> None:
+    pytest.importorskip("decord")
+    draw = random.Random(1)  # of the first file's edit list, FFmpeg's own, the last frame is no part
+    gaps = [70, 90, 100, 110, 130] if varying == "jitter" else [100, 100, 100, 200]
+    times = list(accumulate(draw.choices(gaps, k=COUNT - 1), initial=0))
+    path = str(film(tmp_path / "a.mp4", times=times, rate=3000))
+    with opened(File(path), "decord") as one, opened(File(path)) as other:
+        every = list(range(one.extent.count))
+        assert one.extent == other.extent
+        assert numbers(one.frames(every, None)) == numbers(other.frames(every, None))
+
+
+def test_decord_is_kept_from_files_whose_frames_it_would_mistake(tmp_path: Path, clip: Path) -> None:
+    pytest.importorskip("decord")
+    path = trimmed(tmp_path / "a.mp4", clip, 18)
+    with pytest.raises(InputError, match="edit list"), opened(File(str(path)), "decord"):
+        pass
+    path = film(tmp_path / "a.avi")  # with B-frames, and no times
+    with pytest.raises(InputError, match="at other times"), opened(File(str(path)), "decord"):
+        pass
+
+
 def test_decord_is_kept_from_files_it_would_show_lying(tmp_path: Path) -> None:
     pytest.importorskip("decord")
     path = turned(film(tmp_path / "a.mp4", 3))
@@ -149,6 +187,16 @@ def test_moving_pictures_are_shown_as_long_as_they_say(tmp_path: Path) -> None:
     with opened(File(str(tmp_path / "a.gif"))) as clip:
         assert (clip.extent.count, clip.extent.rate) == (3, 5)
         assert numbers(clip.frames([0, 1, 2], None)) == [0, 2, 2]  # at 0, 0.2 and 0.4 s
+
+
+def test_a_webp_is_turned_as_its_exif_says(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stands on its side
+    lying = [Image.fromarray(np.rot90(flat(i))) for i in range(2)]
+    lying[0].save(tmp_path / "a.webp", save_all=True, append_images=lying[1:], lossless=True, exif=exif)
+    with opened(File(str(tmp_path / "a.webp"))) as clip:
+        assert clip.size() == (64, 48)
+        np.testing.assert_array_equal(clip.frames([0, 1], None), [flat(0), flat(1)])
 
 
 BROKEN = {

@@ -242,6 +242,19 @@ def test_a_thumbnail_in_a_shard_is_not_its_clip(tmp_path: Path) -> None:
     assert list(told(listing).values()) == ["2 clips of one key"]
 
 
+def test_what_a_mac_puts_into_a_shard_is_passed_over(tmp_path: Path) -> None:
+    files = {"a.mp4": b"film", "a.txt": b"a", "sub/b.mp4": b"films", "sub/b.txt": b"b"}
+    members = {}
+    for name, content in files.items():
+        folder, _, last = f"./{name}".rpartition("/")
+        members |= {f"{folder}/._{last}": b"\0\5\26\7", f"./{name}": content}
+    shard(tmp_path / "0.tar", {"./.DS_Store": b"x", **members})
+    listing = source(layout="shards", shards=str(tmp_path / "0.tar"))
+    at = (tmp_path / "0.tar").as_posix()
+    assert [(row.key, row.captions) for row in listing.rows] == [(f"{at}/a", ("a",)), (f"{at}/sub/b", ("b",))]
+    assert not listing.rejected
+
+
 def test_links_in_a_shard_lead_nowhere(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "0.tar", "w") as tar:
         link = tarfile.TarInfo("a.mp4")

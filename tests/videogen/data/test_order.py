@@ -3,13 +3,15 @@
 from collections import Counter
 from fractions import Fraction
 from itertools import islice
+from math import factorial
+from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from videogen.data.chance import before, permuted, turns, uniform
+from videogen.data.chance import KEPT, SMALL, before, permuted, turns, uniform
 from videogen.data.fitting import Fit, fitted, nearest
 from videogen.data.plan import Bucket, Plan, Pool, Shape
 from videogen.data.settings import Data
@@ -17,13 +19,31 @@ from videogen.data.windows import Extent, frames_for, possible, spread, starts, 
 from videogen.errors import InputError
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 7, 64, 1000])
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 64, 1000, SMALL, SMALL + 1])
 def test_a_permutation_is_one_and_differs_by_address(count: int) -> None:
     order = [permuted(i, count, 0, "order") for i in range(count)]
     assert sorted(order) == list(range(count))
     if count >= 64:
         assert order != [permuted(i, count, 1, "order") for i in range(count)]
         assert order != list(range(count))
+
+
+@pytest.mark.parametrize("count", [4, 5])
+def test_all_orders_of_a_small_pool_are_equally_likely(count: int) -> None:
+    """Pearson's chi-square, whose mean is the number of orders less one, and whose variance is twice that."""
+    rounds, orders = 50 * factorial(count), factorial(count)
+    seen = Counter(tuple(permuted(i, count, 0, "order", round_) for i in range(count)) for round_ in range(rounds))
+    assert len(seen) == orders
+    chi = sum((times - rounds / orders) ** 2 / (rounds / orders) for times in seen.values())
+    assert chi < orders - 1 + 4 * np.sqrt(2 * (orders - 1))
+
+
+def test_places_may_be_asked_for_in_any_order() -> None:
+    """Permutations that are kept from one call to the next, and those that were forgotten, are the same."""
+    asked = [(place, round_) for round_ in range(2 * KEPT) for place in range(6)]
+    told = {(place, round_): permuted(place, 6, 0, round_) for place, round_ in asked}
+    Random(0).shuffle(asked)
+    assert told == {(place, round_): permuted(place, 6, 0, round_) for place, round_ in asked}
 
 
 def test_neighbours_are_scattered() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests import folders
-from videogen.models.autoencoder import FRAMES, decode, encode
+from videogen.models.autoencoder import FRAMES, decode, encode, posterior
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,23 @@ def test_a_long_clip_is_cut_without_being_told_to(vae, held):
     assert held == [FRAMES, FRAMES, FRAMES, 1] * 2
 
 
+def test_a_mean_and_deviation_of_each_channel_are_taken_off_and_put_back(vae):
+    """As diffusers' pipelines of SDXL do: (z - mean) scale / deviation, and its inverse."""
+    mean, deviation = [0.5, -1.0, 2.0, 0.0], [1.0, 2.0, 3.0, 4.0]
+    told = folders.vae(latents_mean=mean, latents_std=deviation)
+    told.load_state_dict(vae.state_dict())
+    clip = torch.rand(1, 3, 3, 16, 16, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    latents = encode(vae, clip)
+    scale = vae.config.scaling_factor
+    shifts, parts = (torch.tensor(values)[:, None, None] for values in (mean, deviation))
+    torch.testing.assert_close(encode(told, clip), (latents / scale - shifts) * scale / parts)
+    torch.testing.assert_close(decode(told, encode(told, clip)), decode(vae, latents))
+    middle, width = posterior(told, clip[0])
+    torch.testing.assert_close(middle[None], encode(told, clip))
+    torch.testing.assert_close(width, posterior(vae, clip[0])[1] / parts)
+
+
 def test_the_posterior_is_drawn_from_where_a_generator_is_given(vae):
     clip = torch.rand(1, 3, 3, 16, 16, generator=torch.Generator().manual_seed(2)) * 2 - 1
-    posterior = vae.encode(clip[0]).latent_dist
-    wanted = posterior.sample(torch.Generator().manual_seed(3)) * vae.config.scaling_factor
+    wanted = vae.encode(clip[0]).latent_dist.sample(torch.Generator().manual_seed(3)) * vae.config.scaling_factor
     assert torch.equal(encode(vae, clip, torch.Generator().manual_seed(3))[0], wanted)

@@ -1,5 +1,6 @@
 """Parts of model folders as other programs saved them."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +54,30 @@ def test_a_vae_with_the_attention_names_of_early_diffusers(saved: tuple[Path, to
     ours = folder.load_vae(path, torch.float32).encode(pixels).latent_dist.mean
     assert ours.equal(theirs.encode(pixels).latent_dist.mean)
     assert ours.equal(vae.encode(pixels).latent_dist.mean)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"), [({"scaling_factor": None}, "config.json"), ({"latents_mean": [0.0]}, "latents_mean")]
+)
+def test_a_vae_whose_scale_cannot_be_used_is_refused(
+    saved: tuple[Path, torch.nn.Module], changes: dict[str, object], told: str
+) -> None:
+    file = saved[0] / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    with pytest.raises(InputError, match=told):
+        folder.load_vae(saved[0], torch.float32)
+
+
+def test_a_model_of_pictures_that_are_not_square(tmp_path: Path) -> None:
+    """Its size is a pair, height first, as diffusers takes it; and is saved so."""
+    folders.stable_diffusion(tmp_path / "model")
+    file = tmp_path / "model" / "unet" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"sample_size": [4, 6]}))
+    pipe = Pipeline.from_pretrained(tmp_path / "model")
+    made = pipe("a circle", num_frames=1, num_inference_steps=1, output_type="pt", progress=False).frames
+    assert made.shape[-2:] == (32, 48)
+    pipe.save_pretrained(tmp_path / "saved")
+    assert Pipeline.from_pretrained(tmp_path / "saved").default_size == (32, 48)
 
 
 def test_the_first_tensor_that_does_not_fit_is_named(saved: tuple[Path, torch.nn.Module]) -> None:

@@ -1,11 +1,15 @@
 """Checkpoints are whole or absent, and only the newest stay."""
 
+import dataclasses
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.forked import CONTEXT, alone
 from videogen.errors import InputError
 from videogen.training import checkpoints
 from videogen.training.checkpoints import Checkpoint
@@ -64,6 +68,36 @@ def test_a_checkpoint_that_is_written_again_has_its_name_all_the_while(
     checkpoints.write(tmp_path, made(4), keep=2)
     assert removed
     assert all(there == ["checkpoint-4"] for there in removed)
+
+
+@pytest.mark.skipif(CONTEXT is None, reason="needs children that are forked")
+@pytest.mark.parametrize("renamed", [1, 2])
+def test_a_checkpoint_that_was_written_again_when_its_run_was_killed_is_there_at_the_next_start(
+    tmp_path: Path, renamed: int
+) -> None:
+    checkpoints.write(tmp_path, made(4), keep=2)
+    checkpoints.write(tmp_path, made(6), keep=2)
+    assert alone(killed, tmp_path, renamed) == -signal.SIGKILL
+    with checkpoints.claimed(tmp_path):
+        assert checkpoints.find(tmp_path, "latest").name == "checkpoint-6"
+        assert sorted(path.name for path in tmp_path.glob("*checkpoint*")) == ["checkpoint-4", "checkpoint-6"]
+    written = renamed == 2
+    assert torch.equal(checkpoints.read(tmp_path / "checkpoint-6").weights["a"], torch.ones(2) + written)
+
+
+def killed(folder: Path, renamed: int) -> None:
+    """Writes `checkpoint-6` again, and is killed after so many renamings."""
+    rename, count = os.replace, 0
+
+    def dying(source: Path, place: Path) -> None:
+        nonlocal count
+        rename(source, place)
+        count += 1
+        if count == renamed:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = dying  # type: ignore[assignment]
+    checkpoints.write(folder, dataclasses.replace(made(6), weights={"a": torch.full((2,), 2.0)}), keep=2)
 
 
 def test_a_folder_that_lacks_a_file_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from tests.forked import CONTEXT, alone
 from tests.toy import Toy, ToySettings
 from videogen.training import Offer, checkpoints, train
+from videogen.training.progress import Journal
 
 pytestmark = pytest.mark.skipif(CONTEXT is None, reason="needs children that are forked")
 
@@ -56,6 +58,11 @@ class Mortal(Toy):
             die()
         return thunk()
 
+    def judge(self) -> dict[str, float]:
+        if self.where == "judgement" and self.draw.step + 1 == self.when:
+            die()
+        return super().judge()
+
     def validate(self, folder: Path) -> dict[str, float]:
         figures = super().validate(folder)
         if (self.where, self.when) == ("validation", int(folder.name.partition("-")[2])):
@@ -64,10 +71,12 @@ class Mortal(Toy):
 
 
 def run(config: Path, out: Path, point: Point = ("nowhere", 0)) -> None:
-    """The run, or what is left of it; points called `write` and `remove` are the n-th file of a checkpoint, and the n-th old one half removed."""
+    """The run, or what is left of it; points called `write` and `remove` are the n-th file of a checkpoint, and the n-th old one half removed,
+    those called `tell` the line that tells of a validation.
+    """
     seen, writes, removals = out.with_name(out.name + "-seen"), 0, 0
     seen.mkdir(exist_ok=True)
-    save, rmtree = checkpoints.save_file, shutil.rmtree
+    save, rmtree, tell = checkpoints.save_file, shutil.rmtree, Journal.write
 
     def dying(tensors: dict[str, torch.Tensor], path: Path) -> None:
         nonlocal writes
@@ -86,7 +95,13 @@ def run(config: Path, out: Path, point: Point = ("nowhere", 0)) -> None:
                 die()
         rmtree(path, *args, **how)
 
+    def telling(journal: Journal, line: dict[str, Any]) -> None:
+        if "validated" in line and point == ("tell", line["step"]):
+            die()
+        tell(journal, line)
+
     checkpoints.save_file, checkpoints.shutil.rmtree = dying, removing  # type: ignore[attr-defined]
+    Journal.write = telling  # type: ignore[method-assign]
     resume = "latest" if checkpoints.complete(out) else None
     offers = {"toy": lambda: Offer(ToySettings, lambda settings: Mortal(settings, seen, point))}
     train(config, [f"out={out}"], resume, offers=offers)
@@ -97,7 +112,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("killed") / "toy.yaml"
     path.write_text(
         f"recipe: toy\nout: nowhere\nbudget: {{steps: {STEPS}}}\nthreads: 1\naccumulate: 2\ncheckpoints_total_limit: 2\n"
-        "every: {log: 1, checkpoint: 3, validate: 4}\noptimization: {average: 0.9, schedule: linear, warmup: 2}\nsettings: {rows: 4}\n"
+        "every: {log: 1, checkpoint: 3, validate: 4, judge: 3}\noptimization: {average: 0.9, schedule: linear, warmup: 2}\nsettings: {rows: 4}\n"
     )
     return path
 
@@ -117,6 +132,11 @@ def tensors(folder: Path, pattern: str) -> dict[str, torch.Tensor]:
     }
 
 
+def steps_of(log: Path, kind: str) -> list[int]:
+    """The steps of the lines that tell of this."""
+    return [line["step"] for line in map(json.loads, log.read_text().splitlines()) if kind in line]
+
+
 def assert_the_same_run(config: Path, whole: Path, out: Path, point: Point) -> None:
     assert alone(run, config, out, point) == -signal.SIGKILL
     assert alone(run, config, out) == 0
@@ -128,19 +148,23 @@ def assert_the_same_run(config: Path, whole: Path, out: Path, point: Point) -> N
         expected, found = tensors(first, pattern), tensors(second, pattern)
         assert expected.keys() == found.keys()
         assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
-    told = [(path / "log.jsonl").read_text().count('"rate"') for path in (whole, out)]
-    assert told == [STEPS, STEPS]
+    for kind in ("rate", "judged", "validated"):
+        told = [steps_of(path / "log.jsonl", kind) for path in (whole, out)]
+        assert told[0] == told[1]
     assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in whole.iterdir())
 
 
-@pytest.mark.parametrize("point", [("accumulation", 7), ("validation", 8), ("write", 8)], ids=str)
+@pytest.mark.parametrize(
+    "point", [("accumulation", 7), ("judgement", 6), ("validation", 8), ("tell", 12), ("write", 8)], ids=str
+)
 def test_killed_and_resumed(config: Path, whole: Path, tmp_path: Path, point: Point) -> None:
     assert_the_same_run(config, whole, tmp_path / "out", point)
 
 
 EVERYWHERE = (
     [(where, step) for where in ("step", "accumulation", "between") for step in range(STEPS)]
-    + [("validation", step) for step in (4, 8, 12)]
+    + [(where, step) for where in ("validation", "tell") for step in (4, 8, 12)]
+    + [("judgement", step) for step in (3, 6, 9)]
     + [("write", file) for file in range(1, 13)]
     + [("remove", old) for old in (1, 2)]
 )

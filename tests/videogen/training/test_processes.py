@@ -136,11 +136,33 @@ def test_what_never_gets_a_gradient_is_refused_where_processes_would_wait_for_it
     assert together(2, idle, config) == [0, 0]
 
 
+class Partly(Idle):
+    """The same beside another group."""
+
+    def prepare(self, device):  # type: ignore[no-untyped-def]
+        return Toy.prepare(self, device)
+
+
+def partly(config: Path) -> None:
+    train(config, offers={"toy": lambda: Offer(ToySettings, Partly)})
+
+
+@forks
+def test_with_several_groups_it_is_named_and_the_run_goes_on(config: Path, tmp_path: Path) -> None:
+    assert together(2, partly, config) == [0, 0]
+    first = json.loads((tmp_path / "one" / "log.jsonl").read_text().splitlines()[0])
+    assert first["without gradient"] == ["first.bias"]
+    assert checkpoints.find(tmp_path / "one", "latest").name == "checkpoint-5"
+
+
 @pytest.mark.slow
 def test_a_launcher_starts_two_processes(config: Path, tmp_path: Path) -> None:
     one = checkpoints.read(train(config, offers=OFFERS))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "tests.toy"]
-    subprocess.run([*launch, config, f"out={tmp_path}/two"], check=True, cwd=ROOT, capture_output=True, timeout=120)
+    done = subprocess.run(
+        [*launch, config, f"out={tmp_path}/two"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
     two = checkpoints.read(checkpoints.find(tmp_path / "two", "latest"))
     for name, weight in one.weights.items():
         torch.testing.assert_close(weight, two.weights[name], rtol=0, atol=1e-5, msg=name)

@@ -21,6 +21,7 @@ from videogen.models.unet import UNet, UNetConfig
 from videogen.models.weights import motion_keys
 from videogen.models.weights.families import Family
 from videogen.models.weights.single_file import PRESET_OF, TEXT, spelt_with_prefix, split
+from videogen.models.weights.single_file import surplus as surplus_keys
 from videogen.models.weights.strict import Shapes, compare, shapes_of
 
 BY_WIDTH = {768: "sd15", 1024: "sd21", 2048: "sdxl", 1280: "sdxl-refiner"}
@@ -94,7 +95,7 @@ def _text_encoder(shapes: Shapes, name: str, part: str, config: Mapping[str, Any
 
 
 def _width(shapes: Shapes, ending: str) -> int:
-    return next((shape[0] for key, shape in shapes.items() if key.endswith(ending)), 0)
+    return next((shape[0] for key, shape in shapes.items() if shape and key.endswith(ending)), 0)
 
 
 def _compare(found: Shapes, wanted: Shapes) -> Verdict:
@@ -148,6 +149,7 @@ def _single(shapes: Shapes, family: Family) -> Verdict | None:
         one = _compare(found, keys)
         verdicts.append([tuple(f"{part}: {key}" for key in kind) for kind in (one.missing, one.surplus, one.misshapen)])
     missing, surplus, misshapen = (sum(kind, ()) for kind in zip(*verdicts, strict=True))
+    surplus += surplus_keys(shapes, family.name)
     return Verdict(missing, surplus, misshapen, f"complete ({', '.join(wanted)})")
 
 

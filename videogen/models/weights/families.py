@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from videogen.models.weights.motion_keys import HEADER
-from videogen.models.weights.signatures import SIGNATURES, Signature
+from videogen.models.weights.signatures import INTO_MODEL, INTO_UNET, NOT_YET, SIGNATURES, Signature
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -20,6 +20,15 @@ FORMS = {4: "plain", 5: "depth", 7: "upscaler", 8: "InstructPix2Pix", 9: "inpain
 SCHEDULE_BUFFERS = re.compile(
     r"^(betas|alphas_cumprod.*|sqrt_.*|log_one_minus_.*|posterior_.*|logvar|lvlb_weights|denoiser\.sigmas)$"
 )
+
+IGNORED = {
+    "schedule buffers": SCHEDULE_BUFFERS,
+    "EMA copies (model_ema.*)": re.compile(r"^model_ema\.(?!decay)"),
+    "position_ids": re.compile(r"position_ids$"),
+    "logit scales": re.compile(r"logit_scale$"),
+    "training losses (first_stage_model.loss.*)": re.compile(r"^first_stage_model\.loss\."),
+}
+"""Kinds of keys that no loader needs."""
 
 FIRST_CONV = r"^(unet\.|control_model\.|model\.diffusion_model\.)?(conv_in|input_blocks\.0\.0)\.weight$"
 CROSS = (
@@ -62,8 +71,21 @@ def recognise(shapes: Shapes, metadata: Mapping[str, str] | None = None) -> Fami
         return Family(
             "unknown", f"no family that videogen knows (first key: {first})", "unknown", "nothing", facts, ignored
         )
-    family = Family(found.name, found.title, found.part, found.into, facts, ignored)
+    family = Family(found.name, found.title, found.part, _into(found.into, facts), facts, ignored)
     return _trained(family, metadata or {}) if found.part == "motion" else family
+
+
+def is_ignored(key: str) -> bool:
+    """Whether a key is of one of the kinds that no loader needs."""
+    return any(kind.search(key) for kind in IGNORED.values())
+
+
+def _into(place: str, facts: Mapping[str, int | str | bool]) -> str:
+    """A place, or nowhere yet for a form of Stable Diffusion that loading refuses there."""
+    form = facts.get("form", "plain")
+    # a UNet of a folder may have the channels of that folder's own autoencoder
+    fine = {INTO_MODEL: ("plain",), INTO_UNET: ("plain", "of its own")}.get(place, (form,))
+    return place if form in fine else f"{NOT_YET} (form {form})"
 
 
 def _trained(family: Family, metadata: Mapping[str, str]) -> Family:
@@ -78,7 +100,7 @@ def _trained(family: Family, metadata: Mapping[str, str]) -> Family:
     except (KeyError, TypeError, ValueError):  # of other people, or broken, which loading says
         return family
     layout = "diffusers layout" if family.name.endswith("_diffusers") else "AnimateDiff's layout"
-    title = f"motion modules that were trained with videogen, {layout}"
+    title = f"motion modules that videogen wrote, {layout}"
     return replace(family, title=title, facts=family.facts | facts)
 
 
@@ -120,7 +142,7 @@ def _facts(shapes: Shapes) -> dict[str, int | str | bool]:
     if conv is not None and len(conv) == 4 and widths:
         facts["input channels"] = conv[1]
         facts["form"] = FORMS.get(conv[1], "of its own")
-    ranks = sorted({shape[0] for key, shape in shapes.items() if re.search(DOWN, key)})
+    ranks = sorted({shape[0] for key, shape in shapes.items() if shape and re.search(DOWN, key)})
     if ranks:
         facts["rank"] = ranks[0] if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
         facts["convolutions"] = any(
@@ -132,7 +154,7 @@ def _facts(shapes: Shapes) -> dict[str, int | str | bool]:
 
 
 def _motion_facts(shapes: Shapes) -> dict[str, int | str | bool]:
-    positions = _first(shapes, r"(pos_encoder\.pe|positional_encoding|pos_embed\.pe)$")
+    table = _first(shapes, r"(pos_encoder\.pe|positional_encoding|pos_embed\.pe)$")
     modules = {
         m.group(0) for key in shapes if (m := re.match(r".*?\.(motion_modules|temporal_attentions)\.\d+\.", key))
     }
@@ -141,18 +163,11 @@ def _motion_facts(shapes: Shapes) -> dict[str, int | str | bool]:
         "motion modules": len(modules),
         "levels": len(levels),
         "middle module": any("mid_block." in module for module in modules),
-        "positions": positions[1] if positions is not None else "none in the file",
+        "positions": "none in the file" if table is None else table[1] if len(table) > 1 else "not told by the table",
     }
 
 
 def _ignored(shapes: Shapes) -> Iterator[str]:
-    kinds = {
-        "schedule buffers": lambda key: SCHEDULE_BUFFERS.match(key),
-        "EMA copies (model_ema.*)": lambda key: key.startswith("model_ema.") and "model_ema.decay" not in key,
-        "position_ids": lambda key: key.endswith("position_ids"),
-        "logit scales": lambda key: key.endswith("logit_scale"),
-        "training losses (first_stage_model.loss.*)": lambda key: key.startswith("first_stage_model.loss."),
-    }
-    for kind, test in kinds.items():
-        if count := sum(1 for key in shapes if test(key)):
-            yield f"{count} {kind}"
+    for name, kind in IGNORED.items():
+        if count := sum(1 for key in shapes if kind.search(key)):
+            yield f"{count} {name}"

@@ -8,6 +8,8 @@ norms `norms.0`, `norms.1` and `ff_norm`, and keeps one position table in each a
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from videogen.errors import InputError
+
 MODULE = re.compile(
     r"(?:^|\.)((?:down_blocks\.\d+|up_blocks\.\d+|mid_block)\.)(?:motion_modules|temporal_attentions)\."
 )
@@ -73,16 +75,26 @@ def shapes(channels: Sequence[int], layers: int, mid: bool, positions: int) -> d
 
 
 def layout(found: Mapping[str, Sequence[int]]) -> tuple[tuple[int, ...], int, bool, int | None]:
-    """The inverse: channels, layers, whether there is a middle module, and positions (None without tables), of our names and their shapes."""
+    """The inverse: channels, layers, whether there is a middle module, and positions (None without tables), of our names and their shapes.
+
+    Raises InputError for a shape that has too few axes to tell, with its name.
+    """
     channels: list[int] = []
-    while (norm := found.get(f"down_blocks.{len(channels)}.motion_modules.0.norm.weight")) is not None:
-        channels.append(norm[0])
+    while (norm := f"down_blocks.{len(channels)}.motion_modules.0.norm.weight") in found:
+        channels.append(_size(found, norm, 0))
     layers = 0
     while f"down_blocks.0.motion_modules.{layers}.norm.weight" in found:
         layers += 1
     mid = any(name.startswith("mid_block.") for name in found)
-    table = next((shape for name, shape in found.items() if name.endswith(".pos_embed.pe")), None)
-    return tuple(channels), layers, mid, None if table is None else table[1]
+    table = next((name for name in found if name.endswith(".pos_embed.pe")), None)
+    return tuple(channels), layers, mid, None if table is None else _size(found, table, 1)
+
+
+def _size(found: Mapping[str, Sequence[int]], name: str, axis: int) -> int:
+    shape = found[name]
+    if len(shape) <= axis:
+        raise InputError(f"the motion file has the shape {tuple(shape)} at {name!r}, which has too few axes")
+    return shape[axis]
 
 
 def _places(channels: Sequence[int], layers: int, mid: bool) -> Iterator[tuple[str, int]]:

@@ -178,6 +178,7 @@ TOKENS = (
 )  # fmt: skip
 
 INTO_MODEL = "--model (text encoder, VAE and UNet)"
+INTO_UNET = "the unet of a model folder"
 UNET = "model.diffusion_model.input_blocks."
 SINGLE = (
     Signature("sdxl_refiner_single", "SDXL refiner single file", "model", INTO_MODEL,
@@ -187,30 +188,29 @@ SINGLE = (
               (UNET, "cond_stage_model.model.")),
     Signature("sd1_single", "Stable Diffusion 1.x single file", "model", INTO_MODEL,
               (UNET, "cond_stage_model.transformer.")),
-    Signature("ldm_unet", "UNet in LDM layout without text encoder", "unet",
-              "a model folder's unet, after saving it from a whole file", (UNET,)),
+    Signature("ldm_unet", "UNet in LDM layout without text encoder", "unet", NOT_YET, (UNET,)),
     Signature("ldm_ema", "EMA shadow of a UNet, dots removed, without the weights beside it", "unet", NOT_YET,
               ("^model_ema.decay$",)),
 )  # fmt: skip
 
 PARTS = (
-    Signature("sdxl_refiner_unet", "SDXL refiner UNet, diffusers layout", "unet", "the unet of a model folder",
+    Signature("sdxl_refiner_unet", "SDXL refiner UNet, diffusers layout", "unet", INTO_UNET,
               ("down_blocks.0.", "mid_block.", "conv_in.weight"),
               shapes=(("add_embedding.linear_1.weight", (None, 2560)),)),
-    Signature("sdxl_unet", "SDXL UNet, diffusers layout", "unet", "the unet of a model folder",
+    Signature("sdxl_unet", "SDXL UNet, diffusers layout", "unet", INTO_UNET,
               ("down_blocks.0.", "mid_block.", "conv_in.weight", "add_embedding.linear_1.")),
-    Signature("sd_unet", "Stable Diffusion UNet, diffusers layout", "unet", "the unet of a model folder",
+    Signature("sd_unet", "Stable Diffusion UNet, diffusers layout", "unet", INTO_UNET,
               ("down_blocks.0.", "mid_block.", "conv_in.weight", "time_embedding.linear_1.", "attn2.to_k.")),
     Signature("sd3_vae", "VAE of Stable Diffusion 3 (16 channels)", "vae", NOT_YET,
               ("encoder.conv_in.weight", "decoder.conv_in.weight"), ("quant_conv.",),
               (("decoder.conv_in.weight", (None, 16, None, None)),)),
-    Signature("vae_ldm", "KL autoencoder, LDM layout", "vae", "a model folder's vae, after conversion",
+    Signature("vae_ldm", "KL autoencoder, LDM layout", "vae", NOT_YET,
               ("encoder.down.0.block.0.", "decoder.up.0.block.0.")),
     Signature("vae", "KL autoencoder, diffusers layout", "vae", "the vae of a model folder",
               ("encoder.conv_in.weight", "decoder.conv_in.weight")),
-    Signature("clip", "CLIP, text and image sides in one", "text_encoder", "the text_encoder of a model folder",
+    Signature("clip", "CLIP, text and image sides in one", "text_encoder", NOT_YET,
               ("vision_model.embeddings.class_embedding", "text_model.embeddings.token_embedding.")),
-    Signature("clip_vision", "CLIP image encoder", "image_encoder", "the image_encoder of a model folder",
+    Signature("clip_vision", "CLIP image encoder", "image_encoder", NOT_YET,
               ("embeddings.class_embedding", "embeddings.patch_embedding.")),
     Signature("clip_text_2", "OpenCLIP bigG text encoder (the second of SDXL)", "text_encoder",
               "the text_encoder_2 of a model folder", (),

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,8 +23,8 @@ from torch import Tensor
 from videogen.errors import InputError
 from videogen.models.presets import PRESETS, Preset
 from videogen.models.weights import files
-from videogen.models.weights.families import Family, recognise
-from videogen.models.weights.strict import load_state
+from videogen.models.weights.families import Family, is_ignored, recognise
+from videogen.models.weights.strict import Difference, load_state, shapes_of
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -46,6 +47,19 @@ TEXT = {
     },
     "sdxl_refiner_single": {"text_encoder_2": ("conditioner.embedders.0.model.", True)},
 }
+
+MARKS = ("v_pred", "ztsnr")
+"""Empty tensors by which fine-tuned community models say that they predict v, and that their last noise has no signal."""
+
+EMBEDDED = tuple(f"{UNET}label_emb.0.{i}.{name}" for i in (0, 2) for name in ("weight", "bias"))
+"""SDXL's embedding of sizes, which the converter reads unasked."""
+
+CUT = (
+    (re.compile(r"\.in_proj_bias$"), (1,)),
+    (re.compile(r"\.(in_proj_weight|text_projection)$"), (2,)),
+    (re.compile(r"^first_stage_model\..*\.attn_1\.(q|k|v|proj_out)\.weight$"), (2, 4)),
+)
+"""Tensors that the converters cut by their axes -> how many they may have."""
 
 CACHED_TOKENIZERS = {
     "openai/clip-vit-large-patch14": "vocab.json",
@@ -71,7 +85,8 @@ def read_single_file(source: str | Path, prediction_type: str | None = None) -> 
 
     prediction_type  "epsilon" or "v_prediction", where the file cannot say
 
-    Raises InputError for another kind of file.
+    Raises InputError for another kind of file, for a form that cannot be generated with (inpainting), and for keys that
+    are of no part.
     """
     path = Path(source)
     state = files.read(path)
@@ -80,9 +95,16 @@ def read_single_file(source: str | Path, prediction_type: str | None = None) -> 
         raise InputError(
             f"{path} is no single file of a whole model that can be generated with; it looks like: {family.title}"
         )
+    if family.facts.get("form", "plain") != "plain":
+        form, channels = family.facts["form"], family.facts["input channels"]
+        raise InputError(
+            f"{path} is the {form} model ({channels} input channels), which `generate` cannot use; give a plain one"
+        )
     metadata = files.read_header(path).metadata if path.suffix == ".safetensors" else {}
     preset = _preset(family, path.name, metadata, prediction_type, state)
     parts = split(state, family.name, preset)
+    if difference := Difference(surplus=surplus(state, family.name)):
+        raise InputError(f"{path} does not fit its config: it {difference}; it looks like: {family.title}")
     count = sum(map(len, parts.values()))
     passed = f"; passed over: {', '.join(family.ignored)}" if family.ignored else ""
     line = f"{path.name}: {family.title}, {preset.scheduler['prediction_type']}, {count} tensors{passed}"
@@ -94,7 +116,7 @@ def split(state: Mapping[str, Tensor], family: str, preset: Preset) -> dict[str,
     `text_model.`).
 
     family is one of `TEXT`. Position ids, logit scales, schedule buffers, the losses of a VAE's training and a last text
-    layer that the model never reads are left out.
+    layer that the model never reads are left out. Raises InputError for what cannot be renamed, with its key.
     """
     import videogen.foreign
 
@@ -103,6 +125,7 @@ def split(state: Mapping[str, Tensor], family: str, preset: Preset) -> dict[str,
     def section(prefix: str) -> dict[str, Tensor]:
         return {name: value for name, value in state.items() if name.startswith(prefix) and not name.startswith(LOSSES)}
 
+    _check_convertible(state, preset)
     unet, vae = preset.unet.to_diffusers(), dict(preset.vae)
     with _quiet(converters.logger.name):
         parts = {
@@ -118,6 +141,26 @@ def split(state: Mapping[str, Tensor], family: str, preset: Preset) -> dict[str,
                 text = {name.removeprefix(prefix): tensor for name, tensor in own.items()}
             parts[part] = spelt_with_prefix(text)
     return parts
+
+
+def surplus(keys: Iterable[str], family: str) -> tuple[str, ...]:
+    """The keys of a single file that are of no part and of no kind that is passed over; family is one of `TEXT`."""
+    known = (UNET, VAE, "model_ema.", *(prefix for prefix, _ in TEXT[family].values()))
+    return tuple(key for key in keys if not (key.startswith(known) or key in MARKS or is_ignored(key)))
+
+
+def _check_convertible(state: Mapping[str, Tensor], preset: Preset) -> None:
+    missing = () if preset.unet.added_width is None else tuple(name for name in EMBEDDED if name not in state)
+    if missing:
+        looks = recognise(shapes_of(state)).title
+        raise InputError(f"the single file {Difference(missing=missing)}; it looks like: {looks}")
+    for name, tensor in state.items():
+        axes = next((allowed for pattern, allowed in CUT if pattern.search(name)), None)
+        if axes and (tensor.ndim not in axes or not tensor.numel()):
+            needed = " or ".join(map(str, axes))
+            raise InputError(
+                f"the single file has the shape {tuple(tensor.shape)} at {name!r}, where {needed} axes are needed"
+            )
 
 
 def _renamed(own: dict[str, Tensor], convert: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -167,11 +210,6 @@ def load_single_file(
     from videogen.models.unet import UNet
 
     file = read_single_file(path, prediction_type)
-    if file.family.facts.get("form", "plain") != "plain":
-        form, channels = file.family.facts["form"], file.family.facts["input channels"]
-        raise InputError(
-            f"{path} is the {form} model ({channels} input channels), which `generate` cannot use; give a plain one"
-        )
     with torch.device("meta"):
         unet = UNet(file.preset.unet)
         vae: Any = AutoencoderKL(**file.preset.vae)
@@ -222,7 +260,6 @@ def _preset(
     if asked is not None and asked not in PREDICTIONS:
         raise InputError(f"the prediction type {asked!r} is not known; choose epsilon or v_prediction")
     said = metadata.get("modelspec.prediction_type")
-    # fine-tuned community models mark v-prediction and zero terminal noise by empty tensors
     told = asked or (said if said in PREDICTIONS else None) or ("v" if "v_pred" in state else None)
     if family.name == "sd2_single":
         base = any(word in name.lower() for word in ("512", "base"))

@@ -59,3 +59,39 @@ def test_surplus_keys_are_named(manifests):
     assert str(check(more)) == "has too many 1, the first down_blocks.0.extra.weight"
     for key in ("model.diffusion_model.extra.weight", "first_stage_model.extra.weight"):
         assert key in check(manifests["sd15_single_ldm"] | {key: [3]}).surplus[0]
+    for key in ("scale_factor", "depth_model.x", "cond_stage_model.other.weight"):
+        assert str(check(manifests["sd15_single_ldm"] | {key: [3]})) == f"has too many 1, the first {key}"
+
+
+@pytest.mark.parametrize(
+    ("name", "title"), [("sdxl_base_single_sgm", "SDXL base"), ("sdxl_refiner_single_sgm", "SDXL refiner")]
+)
+def test_a_single_file_without_its_embedding_of_sizes_says_so(manifests, name, title):
+    key = "model.diffusion_model.label_emb.0.2.bias"
+    without = {k: shape for k, shape in manifests[name].items() if k != key}
+    assert str(check(without)) == f"the single file lacks '{key}' (1 missing); it looks like: {title} single file"
+
+
+PLACE = "down_blocks.0.motion_modules.0"
+AXES = {
+    "animatediff_mm_v2_sd15": (
+        (f"{PLACE}.temporal_transformer.norm.weight", [], f"{PLACE}.norm.weight"),
+        (f"{PLACE}.temporal_transformer.transformer_blocks.0.attention_blocks.1.pos_encoder.pe", [32],
+         f"{PLACE}.transformer_blocks.0.pos_embed.pe"),
+    ),
+    "diffusers_motion_adapter_v2": ((f"{PLACE}.norm.weight", [], f"{PLACE}.norm.weight"),),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_motion_tensors_with_too_few_axes_are_named(manifests, name):
+    for key, shape, ours in AXES[name]:
+        said = str(check(manifests[name] | {key: shape}))
+        assert said == f"the motion file has the shape {tuple(shape)} at {ours!r}, which has too few axes"
+
+
+@pytest.mark.parametrize("shape", [[], [7]])
+def test_networks_and_facts_bear_any_number_of_axes(manifests, shape):
+    for name, key in (("sd15_unet_diffusers", "conv_in.weight"), ("sd_vae_diffusers", "encoder.conv_in.weight")):
+        check(manifests[name] | {key: shape})
+    recognise(manifests["sd15_lora_kohya_r8"] | {"lora_unet_mid_block_attentions_0_proj_in.lora_down.weight": shape})

@@ -3,6 +3,7 @@
 import pytest
 
 from videogen.models.weights.families import recognise
+from videogen.models.weights.signatures import INTO_MODEL, INTO_UNET, NOT_YET
 
 FAMILIES = {
     "animatediff_domain_adapter_v3_sd15_r128": "animatediff_domain_adapter",
@@ -199,3 +200,38 @@ def test_other_spellings_of_low_rank(manifests, key, name):
 
 def test_unknown_says_its_first_key():
     assert recognise({"encoder.layer": [3]}).title == "no family that videogen knows (first key: encoder.layer)"
+
+
+@pytest.mark.parametrize(
+    ("delta", "base", "form"),
+    [
+        ("sd15_inpainting_single_ldm_delta", "sd15_single_ldm", "inpainting"),
+        ("sd15_inpainting_unet_diffusers_delta", "sd15_unet_diffusers", "inpainting"),
+        ("instructpix2pix_sd15_single_ldm_delta", "sd15_single_ldm", "InstructPix2Pix"),
+        ("instructpix2pix_sd15_unet_diffusers_delta", "sd15_unet_diffusers", "InstructPix2Pix"),
+    ],
+)
+def test_forms_that_are_refused_load_into_nothing_yet(manifests, delta, base, form):
+    assert recognise(manifests[base]).into in (INTO_MODEL, INTO_UNET)
+    assert recognise(manifests[base] | manifests[delta]).into == f"{NOT_YET} (form {form})"
+
+
+def test_a_unet_with_the_channels_of_its_own_autoencoder_has_its_place(manifests):
+    wide = {"conv_in.weight": [320, 3, 3, 3]}
+    assert recognise(manifests["sd15_unet_diffusers"] | wide).into == INTO_UNET
+
+
+def test_parts_that_nothing_reads_load_into_nothing_yet(manifests):
+    whole, vision = manifests["sd15_single_ldm"], manifests["clip_vit_l14_vision_transformers"]
+    files = {
+        "ldm_unet": {key: shape for key, shape in whole.items() if key.startswith("model.diffusion_model.")},
+        "vae_ldm": {
+            key.removeprefix("first_stage_model."): shape
+            for key, shape in whole.items()
+            if key.startswith("first_stage_")
+        },
+        "clip": manifests["clip_vit_l14_text_transformers"] | vision | {"logit_scale": []},
+        "clip_vision": vision,
+    }
+    for name, shapes in files.items():
+        assert (recognise(shapes).name, recognise(shapes).into) == (name, NOT_YET)

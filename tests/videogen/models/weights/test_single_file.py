@@ -304,6 +304,62 @@ def test_surplus_tensors_are_told_where_the_converter_would_drop_them_too(tmp_pa
     assert "1 training losses" in load_single_file(tmp_path / "more.safetensors", tokenizer=tmp_path / "tokenizer").line
 
 
+@pytest.mark.parametrize(
+    "key",
+    ["edm_mean", "depth_model.x", "cond_stage_model.other.weight", "scale_factor", "unet.down.weight"],
+)
+def test_keys_of_no_part_are_told(tmp_path, monkeypatch, key):
+    preset, _, state = small("sd15")
+    monkeypatch.setitem(PRESETS, "sd15", preset)
+    files.write(tmp_path / "more.safetensors", state | {key: torch.ones(2)})
+    with pytest.raises(InputError, match=rf"has '{re.escape(key)}', which the model does not know \(1 surplus\).*1\.x"):
+        read_single_file(tmp_path / "more.safetensors")
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_no_released_file_has_keys_of_no_part(manifests, name):
+    family, whole, _ = WHOLE[name]
+    marks = {"v_pred": [0], "ztsnr": [0]}
+    assert single_file.surplus(manifests[whole] | manifests["sd15_model_ema_ldm"] | marks, family) == ()
+
+
+def test_the_form_is_told_before_the_keys_that_it_brings(tmp_path):
+    _, _, state = small("sd21")
+    key = "model.diffusion_model.input_blocks.0.0.weight"
+    wide = torch.cat([state[key]] * 2, 1)[:, :5]
+    files.write(tmp_path / "depth.safetensors", state | {key: wide, "depth_model.x": torch.ones(2)})
+    with pytest.raises(InputError, match=r"is the depth model \(5 input channels\)"):
+        read_single_file(tmp_path / "depth.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "title"), [("sdxl", "SDXL base single file"), ("sdxl-refiner", "SDXL refiner single file")]
+)
+@pytest.mark.parametrize("key", single_file.EMBEDDED)
+def test_a_file_without_its_embedding_of_sizes_is_refused_by_name(tmp_path, monkeypatch, name, title, key):
+    preset, _, state = small(name)
+    monkeypatch.setitem(PRESETS, name, preset)
+    del state[key]
+    files.write(tmp_path / "holed.safetensors", state)
+    with pytest.raises(InputError, match=rf"lacks '{re.escape(key)}' \(1 missing\); it looks like: {title}"):
+        read_single_file(tmp_path / "holed.safetensors")
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (7, 7, 7), (0, 0, 0, 0)])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "first_stage_model.encoder.mid.attn_1.q.weight",
+        "conditioner.embedders.1.model.text_projection",
+        "conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight",
+    ],
+)
+def test_tensors_with_another_number_of_axes_are_refused_by_name(manifests, key, shape):
+    state = {name: torch.empty(own, device="meta") for name, own in manifests["sdxl_base_single_sgm"].items()}
+    with pytest.raises(InputError, match=rf"has the shape {re.escape(str(shape))} at '{re.escape(key)}', where 2"):
+        split(state | {key: torch.empty(shape, device="meta")}, "sdxl_single", PRESETS["sdxl"])
+
+
 def test_no_tokenizer_is_one_line_that_says_which_to_get(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(InputError, match="give --tokenizer DIR"):
