@@ -97,8 +97,7 @@ def sample(
     """
     if inversion_prompt is None:
         strength = 1.0
-    own = tuned_with(pipe)  # a folder of FateZero's authors has a table of its own
-    table = SPARSE_CAUSAL if own is None else own
+    table = tuned_with(pipe) or SPARSE_CAUSAL  # a folder of FateZero's authors has a table of its own
     work = begin(pipe, clip, steps, strength=strength, guidance_scale=guidance_scale, frames=table)
     described, wanted = work.conditions(
         inversion_prompt or "", target, negative_prompt=negative_prompt, motion_scale=motion_scale

@@ -189,12 +189,15 @@ def survey(path: Path) -> Survey:
         aspect = Fraction(stream.sample_aspect_ratio or 1)
         return Survey(
             len(times), shown.pop(), 1 / aspect if turned else aspect, nominal, times[0], _note(container),
-            bool(container.streams.audio), _announced(stream, nominal),
+            bool(container.streams.audio), announced(stream, nominal),
         )  # fmt: skip
 
 
-def _announced(stream: Any, fps: Fraction) -> int:
-    """How many frames the header says, 0 where it says nothing: it counts those too that an edit list cuts away, which are not in the duration."""
+def announced(stream: Any, fps: Fraction) -> int:
+    """How many frames of a stream the header says, 0 where it says nothing.
+
+    It counts those too that an edit list cuts away, which are not in the duration, whose end may be late by a rounded millisecond.
+    """
     if not stream.frames or not stream.duration:
         return int(stream.frames)
     shown = math.ceil(stream.duration * Fraction(stream.time_base) * fps - Fraction(1, 4))

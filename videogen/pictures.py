@@ -33,19 +33,21 @@ def read_still(path: Path) -> tuple[np.ndarray, str | None]:
 
 
 def survey(path: Path) -> tuple[tuple[int, int], list[Fraction], str | None]:
-    """Height and width of a gif or webp, how many seconds each of its pictures is shown, and the note; all are decoded, none is kept."""
+    """Height and width of a gif or webp as it is shown, how many seconds each of its pictures is, and the note; all are decoded, none is kept."""
     with Image.open(path) as picture:
         note, seconds = note_of(picture), []
         for frame in ImageSequence.Iterator(picture):
             frame.load()  # sets the duration
             seconds.append(Fraction(round(frame.info.get("duration", 0)), 1000))
-        return (picture.height, picture.width), seconds, note
+        upright = ImageOps.exif_transpose(picture)
+        return (upright.height, upright.width), seconds, note
 
 
 def decoded(path: Path) -> Iterator[np.ndarray]:
-    """The pictures of a gif or webp one by one, `h w 3` uint8."""
+    """The pictures of a gif or webp one by one, `h w 3` uint8, turned upright as its EXIF says."""
     with Image.open(path) as picture:
-        yield from map(rgb, ImageSequence.Iterator(picture))
+        for frame in ImageSequence.Iterator(picture):
+            yield rgb(ImageOps.exif_transpose(frame))
 
 
 def note_of(picture: Image.Image) -> str | None:

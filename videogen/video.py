@@ -20,7 +20,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from videogen import movie, pictures, recipe
 from videogen.clip import Audio, Clip, from_numpy
@@ -30,7 +30,6 @@ from videogen.recipe import Recipe, hash_files, hash_path
 
 WRITTEN = (*movie.CONTAINERS, ".gif", ".webp", ".png")
 MOVING = (".gif", ".webp")
-ORIENTATION = 0x0112  # EXIF's
 STILLS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 SLOWEST = Fraction(1, 600)  # frames per second; a gif shows a picture for 655 s at most
 
@@ -210,7 +209,6 @@ def read(path: str | os.PathLike[str]) -> Clip:
 def _moving(path: Path) -> Source:
     try:
         size, shown, text = pictures.survey(path)
-        upright = _upright(path)
     except pictures.UNREADABLE as problem:
         raise InputError(f"{path} is no picture that can be read ({reason(problem)})") from problem
     note, often = note_from(text), Counter(range(len(shown)))
@@ -225,23 +223,9 @@ def _moving(path: Path) -> Source:
 
     def frames() -> Iterator[np.ndarray]:
         for i, pixels in enumerate(pictures.decoded(path)):
-            yield from repeat(upright(pixels), often[i])
+            yield from repeat(pixels, often[i])
 
-    height, width = upright(np.empty((*size, 3), np.uint8)).shape[:2]
-    return Source(path, often.total(), (height, width), fps, None, frames, (path,))
-
-
-def _upright(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """What turns the pictures of a file, `h w 3` uint8, as its EXIF says."""
-    with Image.open(path) as picture:
-        way = picture.getexif().get(ORIENTATION, 1)
-
-    def turned(pixels: np.ndarray) -> np.ndarray:
-        picture = Image.fromarray(pixels)
-        picture.getexif()[ORIENTATION] = way
-        return np.array(ImageOps.exif_transpose(picture))
-
-    return (lambda pixels: pixels) if way == 1 else turned
+    return Source(path, often.total(), size, fps, None, frames, (path,))
 
 
 def _pictures(path: Path, series: list[Path]) -> Source:

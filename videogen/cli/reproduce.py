@@ -28,6 +28,7 @@ def reproduce(
     import torch
 
     from videogen import generation, recipe, video
+    from videogen.chunked import Targets
 
     made = recipe.checked(video.read_recipe(file))
     if made.command not in COMMANDS:
@@ -40,7 +41,7 @@ def reproduce(
             f"{made.width} x {made.height}: it was cut or scaled afterwards, or is one of several numbered pictures (then name NAME.png)"
         )
     if output is not None:
-        check_output(output, before, overwrite)
+        Targets((output,), overwrite=overwrite).check(before)
     changed += generation.changed_models(made)
     if changed:
         raise InputError(f"{file} cannot be made again: {'; '.join(changed)} since; use the files it was made with")
@@ -60,15 +61,6 @@ def reproduce(
         make((beside,) if output is None else (beside, output), not quiet)
         difference = largest_difference(before, video.open_source(beside))
     typer.echo(f"largest difference: {difference}")
-
-
-def check_output(output: Path, before: "Source", overwrite: bool) -> None:
-    """Refuse a file that could not be written, or that would take the place of what it is compared with."""
-    from videogen import video
-
-    video.check_target(output, overwrite=overwrite, frames=before.count, fps=before.fps)
-    if {file.resolve() for file in video.touched(output, before.count)} & {part.resolve() for part in before.parts}:
-        raise InputError(f"{output} is the file that is made again, and compared; choose another name")
 
 
 def largest_difference(before: "Source", after: "Source") -> int:

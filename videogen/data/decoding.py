@@ -7,7 +7,6 @@ they are decoded: their times tell which frames are wanted, where decoding ends,
 from __future__ import annotations
 
 import bisect
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,7 +21,7 @@ from videogen.data.fitting import Fit
 from videogen.data.windows import Extent
 from videogen.errors import InputError, reason
 from videogen.files import address
-from videogen.movie import SCALING
+from videogen.movie import SCALING, announced
 
 FASTEST = 240  # frames a second; a header that tells more is not believed
 COVER = 1 << 10  # FFmpeg's flag of a picture that belongs to a song
@@ -107,9 +106,7 @@ class Video:
         rate = Fraction(stream.average_rate or stream.guessed_rate or 0)
         believed = 0 < rate <= FASTEST
         if believed and stream.frames > 0 and stream.duration:
-            # what an edit list cuts away is among the frames, and not in the duration, whose end may be late by a rounded millisecond
-            shown = math.ceil(stream.duration * self.tick * rate - Fraction(1, 4))
-            return Extent(min(stream.frames, max(1, shown)), rate)
+            return Extent(announced(stream, rate), rate)
         last, counted = _ending(self) if believed else _counted(self)
         if not believed:
             rate = (

@@ -230,9 +230,8 @@ def load_folder(folder: Path, dtype: torch.dtype = torch.float32, variant: str |
     text = load_text_side(folder, dtype=dtype, variant=variant)
     animated = read_json(folder / "unet" / "config.json").get("_class_name") == "UNetMotionModel"
     motion = folder / "unet" if animated else folder / "motion_adapter"
-    scheduler_file, pictures = (folder / "scheduler" / name for name in (SCHEDULER, SCHEDULER_OF_PICTURES))
-    apart = pictures.is_file()
-    scheduler_file = pictures if apart else scheduler_file
+    apart = (folder / "scheduler" / SCHEDULER_OF_PICTURES).is_file()
+    scheduler_file = folder / "scheduler" / (SCHEDULER_OF_PICTURES if apart else SCHEDULER)
     scheduler = read_json(scheduler_file)
     with describing(scheduler_file):
         NoisePath.from_config(scheduler)
