@@ -230,7 +230,7 @@ def test_training_on_the_world_needs_no_video_library() -> None:
     recipes = [f"videogen.training.{name}" for name in ("autoencoder", "text_image", "image", "words")]
     code = f"""
 import importlib, sys
-sys.modules.update(dict.fromkeys(("av", "decord", "imageio", "cv2"), None))
+sys.modules.update(dict.fromkeys(("av", "decord", "cv2"), None))
 for name in ("videogen.cli.train", "videogen.training.loop", "motion_modules.training", *{recipes}):
     importlib.import_module(name)
 import torch
@@ -241,7 +241,7 @@ print(tuple(render(sample(2, generator=torch.Generator()), frames=4).frames.shap
 
 
 def test_importing_videogen_pulls_in_no_heavy_library() -> None:
-    heavy = {"accelerate", "av", "decord", "diffusers", "imageio", "matplotlib", "peft", "PIL", "pydantic"}
+    heavy = {"accelerate", "av", "decord", "diffusers", "matplotlib", "peft", "PIL", "pydantic"}
     heavy |= {"torchvision", "transformers", "typer", "xformers", "yaml"}
     loaded = set(python("import videogen, sys; print(*{name.split('.')[0] for name in sys.modules})").split())
     assert "videogen" in loaded

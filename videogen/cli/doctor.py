@@ -35,7 +35,6 @@ NEEDED = {
     "einops": "einops",
     "av": "av",
     "pillow": "PIL.Image",
-    "imageio": "imageio",
     "pydantic": "pydantic",
     "pyyaml": "yaml",
     "tqdm": "tqdm",

@@ -1,6 +1,7 @@
 """`videogen generate`: text to a clip, or to a picture with `--frames 1`."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,9 @@ LORA = typer.Option(help="FILE or FILE:WEIGHT; repeatable. MotionLoRA and domain
 FREE_NOISE = typer.Option("--free-noise", help="FreeNoise for long clips, instead of windows.")
 REFINER = typer.Option(help="A model that makes the last steps, as SDXL's refiner: a folder, a hub id or a file.")
 REFINER_START = typer.Option(min=0, max=1, help="Share of the path after which the refiner takes over.")
+SEED = typer.Option(
+    help="Frame i has the same noise in a clip of any length. Several, such as 1,2,3, make NAME_seed1.mp4 and so on."
+)
 FPS = typer.Option(help="Frames per second, a number or a fraction such as 30000/1001.")
 
 
@@ -45,7 +49,7 @@ def generate(
     sampler: Annotated[str, SAMPLER] = "ddim",
     karras: Annotated[bool, typer.Option("--karras", help="Karras spacing, where the sampler has it.")] = False,
     eta: Annotated[float, typer.Option(min=0, max=1, help="Share of fresh noise, in ddim.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Frame i has the same noise in a clip of any length.")] = 0,
+    seed: Annotated[str, SEED] = "0",
     lora: Annotated[list[str] | None, LORA] = None,
     motion_scale: Annotated[float, options.MOTION_SCALE] = 1.0,
     window: Annotated[int | None, typer.Option(min=1, help="Frames of a context window, for long clips.")] = None,
@@ -68,24 +72,36 @@ def generate(
     from videogen import explanation, generation, video
 
     shown = shown_by(prompt, prompt_map)
-    rate = words.parse_fps(fps)
-    video.check_target(output, overwrite=overwrite, frames=frames, fps=rate)
+    rate, targets = words.parse_fps(fps), targets_of(output, words.parse_seeds(seed))
+    for target in targets.values():
+        video.check_target(target, overwrite=overwrite, frames=frames, fps=rate)
     request = generation.Request(
         prompt=shown, model=model, motion=motion, prompt_2=prompt_2, negative=negative, negative_2=negative_2, clip_skip=clip_skip,
         frames=frames, size=words.parse_size(size), steps=steps, guidance=guidance, rescale=rescale, sampler=sampler, eta=eta,
-        karras=karras, seed=seed, lora=words.parse_loras(lora), motion_scale=motion_scale, window=window, overlap=overlap,
+        karras=karras, seed=next(iter(targets)), lora=words.parse_loras(lora), motion_scale=motion_scale, window=window, overlap=overlap,
         free_noise=free_noise, free_init=free_init, refiner=refiner, refiner_start=refiner_start, fps=rate,
         tokenizer=tokenizer, prediction_type=prediction, compile=compile, dtype=dtype, device=device,
     )  # fmt: skip
+    requests = [dataclasses.replace(request, seed=number) for number in targets]
+    for one in requests:
+        one.check()
     pipe = generation.load(request)
     if explain:
         typer.echo("\n".join(f"{name:<10} {text}" for name, text in explanation.explain(pipe, request)))
         return
     if not quiet:
         typer.echo("\n".join((pipe.line, *pipe.loras.lines)), err=True)
-    clip, recipe = generation.make(pipe, request, progress=not quiet)
-    for path in video.write(output, clip, recipe, overwrite=overwrite):
-        typer.echo(str(path))
+    for one, target in zip(requests, targets.values(), strict=True):
+        clip, recipe = generation.make(pipe, one, progress=not quiet)
+        for path in video.write(target, clip, recipe, overwrite=overwrite):
+            typer.echo(str(path))
+
+
+def targets_of(output: Path, seeds: Sequence[int]) -> dict[int, Path]:
+    """The file of each seed: the output itself for one, `NAME_seedN` beside it for each of several."""
+    if len(seeds) == 1:
+        return {seeds[0]: output}
+    return {seed: output.with_name(f"{output.stem}_seed{seed}{output.suffix}") for seed in seeds}
 
 
 def shown_by(prompt: str | None, prompt_map: Path | None) -> str | Mapping[int, str]:

@@ -30,6 +30,17 @@ def parse_fps(text: str) -> Fraction:
     return Fraction(text)
 
 
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """`7` or `7,8,9` -> each once. Raises InputError for anything else."""
+    words = text.split(",")
+    if not all(re.fullmatch(r"\s*-?\d{1,19}\s*", word) for word in words):
+        raise InputError(f"--seed {text!r}: give a whole number, or several, such as 1,2,3")
+    seeds = tuple(int(word) for word in words)
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"--seed {text!r} names a seed twice, which would make the same clip twice")
+    return seeds
+
+
 def parse_range(text: str | None) -> tuple[Fraction | None, Fraction | None]:
     """`FROM-TO` in seconds, either end open -> (from, to). Raises InputError for anything else."""
     if text is None:

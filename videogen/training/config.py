@@ -71,7 +71,7 @@ class Optimization(Strict):
 
 class Every(Strict):
     """How often, in steps: a line in the log, a checkpoint (0: only at the end), a judgement on held-out data (0: only at the end),
-    and what the recipe makes to be looked at (0: never; else at the end too).
+    and what the recipe makes to be looked at (0: never; else at the end too). Before what is judged or shown there is a checkpoint.
     """
 
     log: int = Field(10, gt=0)

@@ -199,11 +199,13 @@ class Loop:
         every = self.config.every
         if self.step % every.log == 0 or self.step == 1:
             self._tell(mean_of(self.accelerator, figures) | {"rate": share} | self.pace.figures(self.progress))
-        if self._done or (every.checkpoint and self.step % every.checkpoint == 0):
+        judges, shows = self._judges(self.step), self._shows(self.step)
+        # What is judged and shown is so after a checkpoint: should that fail, no step is lost.
+        if self._done or judges or shows or (every.checkpoint and self.step % every.checkpoint == 0):
             self._save()
-        if self._judges(self.step):
+        if judges:
             self._judge()
-        if self._shows(self.step):
+        if shows:
             self._show()
 
     def _forward(self, thunk: Thunk) -> dict[str, Tensor]:

@@ -44,6 +44,24 @@ def test_frames_are_the_pipelines(generate: Run, pipe: Pipeline, tmp_path: Path)
     assert np.array_equal(made, frames_of(pipe, num_inference_steps=3, guidance_scale=4.0, **options))
 
 
+def test_several_seeds_make_a_clip_each_and_each_knows_its_own(generate: Run, pipe: Pipeline, tmp_path: Path) -> None:
+    target = tmp_path / "clip.png"
+    done = generate("--seed", "4,7", "--steps", "1", "--frames", "1", "-o", target)
+    files = [tmp_path / f"clip_seed{seed}.png" for seed in (4, 7)]
+    assert (done.code, done.out.split()) == (0, [str(file) for file in files])
+    assert not target.exists()
+    for seed, file in zip((4, 7), files, strict=True):
+        assert np.array_equal(video.read(file).to_numpy(), frames_of(pipe, num_frames=1, seed=seed))
+        assert video.read_recipe(file).seed == seed
+
+
+def test_no_clip_is_made_where_one_of_several_seeds_is_refused(generate: Run, tmp_path: Path) -> None:
+    assert "seed" in error_line(generate("--seed", f"4,{2**63}", "-o", tmp_path / "clip.png"))
+    (tmp_path / "clip_seed7.mp4").touch()
+    assert "clip_seed7.mp4 exists" in error_line(generate("--seed", "4,7", "-o", tmp_path / "clip.mp4"))
+    assert [file.name for file in tmp_path.iterdir()] == ["clip_seed7.mp4"]
+
+
 def test_a_refiner_that_is_the_model_itself_changes_nothing_and_is_in_the_recipe(
     generate: Run, animated: Path, tmp_path: Path
 ) -> None:

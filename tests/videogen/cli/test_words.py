@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from videogen.cli.words import parse_fps, parse_lora, parse_range, parse_size, parse_weight
+from videogen.cli.words import parse_fps, parse_lora, parse_range, parse_seeds, parse_size, parse_weight
 from videogen.errors import InputError
 
 
@@ -16,6 +16,15 @@ def test_sizes_rates_and_loras() -> None:
     assert parse_lora("a.safetensors:-.5") == ("a.safetensors", -0.5)
     assert parse_lora(r"C:\loras\a.safetensors") == (r"C:\loras\a.safetensors", 1.0)
     assert parse_lora(r"C:\loras\a.safetensors:0.7") == (r"C:\loras\a.safetensors", 0.7)
+
+
+def test_seeds() -> None:
+    assert (parse_seeds("7"), parse_seeds("3, -1,0")) == ((7,), (3, -1, 0))
+    for text in ("", "1,", "x", "1.5", "1 2"):
+        with pytest.raises(InputError, match="1,2,3"):
+            parse_seeds(text)
+    with pytest.raises(InputError, match="twice"):
+        parse_seeds("1,01")
 
 
 def test_ranges_and_weights() -> None:

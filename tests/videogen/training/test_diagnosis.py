@@ -5,6 +5,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from tests.toy import OFFERS, Toy, ToySettings
 from videogen.errors import InputError
 from videogen.training import Offer, checkpoints, train
+from videogen.training.recipe import Draw
 
 
 class Named(NamedTuple):
@@ -146,6 +148,8 @@ def test_what_overflows_is_found_in_the_precision_of_the_run(config: Path, preci
         ("validate", ["every.checkpoint=0", "every.validate=4"], 4),
         ("judge", ["every.checkpoint=2", "every.judge=2"], 2),
         ("validate", ["every.checkpoint=2", "every.validate=2"], 2),
+        ("judge", ["every.checkpoint=0", "every.judge=3"], 3),
+        ("validate", ["every.checkpoint=2", "every.validate=3"], 3),
     ],
 )
 def test_what_fails_when_a_run_is_judged_or_shown_costs_no_step(
@@ -163,18 +167,33 @@ def test_what_fails_when_a_run_is_judged_or_shown_costs_no_step(
     assert all(torch.equal(parts.weights[name], weight) for name, weight in whole.weights.items())
 
 
-@pytest.mark.parametrize("step", [2, 4])
-def test_a_full_disk_anywhere_else_is_one_line_that_says_how_to_go_on(config: Path, tmp_path: Path, step: int) -> None:
+@pytest.mark.parametrize(
+    ("step", "stays"),
+    [
+        (1, "no checkpoint was written before"),
+        (2, "checkpoint-2 is whole; make room and go on with --resume"),
+        (4, "checkpoint-4 is whole; make room and go on with --resume"),
+    ],
+)
+def test_a_full_disk_anywhere_else_is_one_line_that_says_how_to_go_on(
+    config: Path, tmp_path: Path, step: int, stays: str
+) -> None:
+    def write(number: int) -> None:
+        if number == step:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     class Full(Toy):
+        def batches(self, draws: Iterator[Draw]) -> Iterator[Tensor]:
+            for number, batch in enumerate(super().batches(draws)):
+                if number == 1:
+                    write(1)
+                yield batch
+
         def validate(self, folder: Path) -> dict[str, float]:
-            if folder.name == f"validation-{step}":
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            write(int(folder.name.removeprefix("validation-")))
             return super().validate(folder)
 
     offers, overrides = {"toy": lambda: Offer(ToySettings, Full)}, ["every.validate=2", "every.checkpoint=3"]
-    stays = (
-        "no checkpoint was written before" if step == 2 else "checkpoint-4 is whole; make room and go on with --resume"
-    )
     with pytest.raises(InputError, match=f"run: No space left on device; .*{stays}"):
         train(config, overrides, offers=offers)
 

@@ -48,6 +48,11 @@ TEXT = {
     "sdxl_refiner_single": {"text_encoder_2": ("conditioner.embedders.0.model.", True)},
 }
 
+OPENCLIP = re.compile(
+    r"transformer\.|(token_embedding|ln_final)\.\w+$|(positional_embedding|text_projection|logit_scale|attn_mask)$"
+)
+"""What OpenCLIP's text side holds; the converter drops anything else that lies beside it."""
+
 MARKS = ("v_pred", "ztsnr")
 """Empty tensors by which fine-tuned community models say that they predict v, and that their last noise has no signal."""
 
@@ -145,8 +150,15 @@ def split(state: Mapping[str, Tensor], family: str, preset: Preset) -> dict[str,
 
 def surplus(keys: Iterable[str], family: str) -> tuple[str, ...]:
     """The keys of a single file that are of no part and of no kind that is passed over; family is one of `TEXT`."""
-    known = (UNET, VAE, "model_ema.", *(prefix for prefix, _ in TEXT[family].values()))
-    return tuple(key for key in keys if not (key.startswith(known) or key in MARKS or is_ignored(key)))
+    known = (UNET, VAE, "model_ema.", *(prefix for prefix, openclip in TEXT[family].values() if not openclip))
+    spelt = tuple(prefix for prefix, openclip in TEXT[family].values() if openclip)
+
+    def of_a_part(key: str) -> bool:
+        return key.startswith(known) or any(
+            key.startswith(prefix) and OPENCLIP.match(key.removeprefix(prefix)) for prefix in spelt
+        )
+
+    return tuple(key for key in keys if not (of_a_part(key) or key in MARKS or is_ignored(key)))
 
 
 def _check_convertible(state: Mapping[str, Tensor], preset: Preset) -> None:

@@ -61,6 +61,13 @@ def test_surplus_keys_are_named(manifests):
         assert key in check(manifests["sd15_single_ldm"] | {key: [3]}).surplus[0]
     for key in ("scale_factor", "depth_model.x", "cond_stage_model.other.weight"):
         assert str(check(manifests["sd15_single_ldm"] | {key: [3]})) == f"has too many 1, the first {key}"
+    for name, prefix in (
+        ("sd21_single_ldm", "cond_stage_model.model"),
+        ("sdxl_base_single_sgm", "conditioner.embedders.1.model"),
+    ):
+        for ending in ("visual.proj", "extra.weight", "text_projection.weight"):
+            key = f"{prefix}.{ending}"
+            assert str(check(manifests[name] | {key: [3]})) == f"has too many 1, the first {key}"
 
 
 @pytest.mark.parametrize(
