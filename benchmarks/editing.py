@@ -21,6 +21,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as holder:
         if set(args.parts) & PAIRS.keys():
             save_stable_diffusion("small" if args.tiny else "sd15", Path(holder) / "model")
-        rows = [row for part in args.parts for row in _part(part, Path(holder), args)]
+        table = measuring.Rows(args, ("videogen", "motion_modules", "editors"))
+        rows = [row for part in args.parts for row in _part(part, Path(holder), args, table)]
     measuring.published(_report(rows, args), args.report, rows)
 
 
@@ -72,24 +74,31 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tiny", action="store_true", help="small widths, few steps and frames: says nothing of speed")
     parser.add_argument("--pairs", type=int, default=3)
     measuring.machine_options(parser, "docs/benchmarks_editing.md; a .json is written beside it")
+    measuring.Rows.option(parser)
     parser.add_argument("--worker", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--setting", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def _part(part: str, holder: Path, args: argparse.Namespace) -> list[Row]:
+def _part(part: str, holder: Path, args: argparse.Namespace, table: measuring.Rows) -> list[Row]:
+    same = {"part": part, "tiny": args.tiny, "pairs": args.pairs}
     if part == "chunks":
         frames = (8, 12) if args.tiny else tuple(setting["frames"] for setting in SETTINGS[part])
         own = [{**SETTINGS[part][0], "frames": n, **({"steps": 2} if args.tiny else {})} for n in frames]
-        return [_told({"part": part, **setting, **_alone("chunks", setting, holder, args)}) for setting in own]
+        return [table.row({**same, **one}, partial(_alone, "chunks", one, holder, args)) for one in own]
     settings = [setting | (TINY if args.tiny else {}) for setting in SETTINGS[part]]
-    rows = [_told(_pairs(part, setting, holder, args)) for setting in (settings[:1] if args.tiny else settings)]
+    some = settings[:1] if args.tiny else settings
+    rows = [table.row({**same, **setting}, partial(_pairs, part, setting, holder, args)) for setting in some]
     if part == "fate":
         setting = COUNTED | (TINY if args.tiny else {})
-        _alone("fate.counted", setting, holder, args)
-        mib = float(torch.load(holder / "fate.counted.pt", weights_only=True))
-        rows.append(_told({"part": part, **setting, "counted_mib": mib, **_against(mib, setting, rows)}))
+        counted = table.row({**same, **setting, "counted": True}, partial(_counted, setting, holder, args))
+        rows.append({**counted, **_against(counted["counted_mib"], setting, rows)})
     return rows
+
+
+def _counted(setting: Row, holder: Path, args: argparse.Namespace) -> Row:
+    _alone("fate.counted", setting, holder, args)
+    return {"counted_mib": float(torch.load(holder / "fate.counted.pt", weights_only=True))}
 
 
 def _against(counted: float, setting: Row, rows: Sequence[Row]) -> Row:
@@ -99,11 +108,6 @@ def _against(counted: float, setting: Row, rows: Sequence[Row]) -> Row:
     row = max(near, key=lambda row: row["steps"])
     peak = row["peak_mib"][ours]
     return {"peak_mib": {ours: peak}, "peak_steps": row["steps"], "memory_ratio": peak / counted}
-
-
-def _told(row: Row) -> Row:
-    print(json.dumps(row), flush=True)
-    return row
 
 
 def _words(side: str, setting: Row, holder: Path, args: argparse.Namespace) -> list[str]:
@@ -118,7 +122,7 @@ def _alone(side: str, setting: Row, holder: Path, args: argparse.Namespace) -> d
 
 
 def _pairs(part: str, setting: Row, holder: Path, args: argparse.Namespace) -> Row:
-    """One row: both sides started, warmed up, then asked in turn."""
+    """What a row says: both sides started, warmed up, then asked in turn."""
     peer, ours = PAIRS[part][0]
     words = {side: _words(side, setting, holder, args) for side in (peer, ours)}
     workers = {side: measuring.Worker(told) for side, told in words.items()}
@@ -127,10 +131,7 @@ def _pairs(part: str, setting: Row, holder: Path, args: argparse.Namespace) -> R
     runs = measuring.taken_in_turn(workers, 1 if args.tiny else args.pairs)
     theirs, own = (torch.load(holder / f"{side}.pt", weights_only=True) for side in (peer, ours))
     most = {side: measuring.held(told) for side, told in words.items()}
-    return {
-        "part": part, **setting, "pairs": len(runs), **measuring.compared(runs, most, peer, ours),
-        "largest_difference": float((theirs - own).abs().max()),
-    }  # fmt: skip
+    return {**measuring.compared(runs, most, peer, ours), "largest_difference": float((theirs - own).abs().max())}
 
 
 def _report(rows: Sequence[Row], args: argparse.Namespace) -> str:

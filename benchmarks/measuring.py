@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import torch
 
 from videogen.files import replacing
+from videogen.recipe import hash_files
 
 NO_YES_BOTH = {"no": (False,), "yes": (True,), "both": (False, True)}
 Turn = TypeVar("Turn")
@@ -172,6 +173,39 @@ def cells(row: Mapping[str, Any], peer: str, ours: str, digits: int = 1) -> str:
     s, m = row["seconds"], row["held_mib"]
     time_told = f"{s[peer]:.{digits}f} | {s[ours]:.{digits}f} | {row['time_ratio']:.2f}"
     return f"{time_told} | {m[peer]:.0f} | {m[ours]:.0f} | {row['memory_ratio']:.2f} | {row['resident_ratio']:.2f}"
+
+
+class Rows:
+    """The rows of a table; kept in the file of `--rows` (which `option` adds), where there is one, as soon as each is measured.
+
+    packages  whose code a row stands for, besides that of the benchmarks
+    """
+
+    def __init__(self, args: argparse.Namespace, packages: Sequence[str]) -> None:
+        root = Path(__file__).parents[1]
+        programs = [path for package in (*packages, "benchmarks") for path in (root / package).rglob("*.py")]
+        code = hash_files({path.relative_to(root).as_posix(): path for path in programs})
+        self.file: Path | None = args.rows
+        self.machine = {"device": args.device, "threads": args.threads, "pytorch": torch.__version__, "code": code}
+
+    @staticmethod
+    def option(parser: argparse.ArgumentParser) -> None:
+        """Where rows are kept."""
+        parser.add_argument("--rows", type=Path, help="a file of rows, where a run that was stopped goes on")
+
+    def row(self, setting: Mapping[str, Any], measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """The row of an earlier run where it measured the very same, with the code as it is; else what `measure` finds, told and kept."""
+        asked = {**setting, **self.machine}
+        for line in self.file.read_text(encoding="utf-8").splitlines() if self.file and self.file.exists() else ():
+            kept: dict[str, Any] = json.loads(line)
+            if asked.items() <= kept.items():
+                return kept
+        row = {**asked, **measure()}
+        print(json.dumps(row), flush=True)
+        if self.file is not None:
+            with self.file.open("a", encoding="utf-8") as rows:
+                rows.write(json.dumps(row) + "\n")
+        return row
 
 
 def command() -> str:

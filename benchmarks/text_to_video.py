@@ -12,17 +12,15 @@ same with what glibc keeps of freed blocks. Outputs are compared in float32.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import measuring
 import torch
 from random_models import WIDTHS, motion_adapter, stable_diffusion
-
-from videogen.recipe import hash_files
 
 PROMPT = "a red circle moving right"
 LIBRARIES = ("diffusers", "videogen")
@@ -37,7 +35,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as holder:
         folder = Path(holder) / "model"
         _write_model(folder, args.widths)
-        rows = [_kept(args, *setting) or _pairs(folder, args, *setting) for setting in _settings(args)]
+        table = measuring.Rows(args, ("videogen", "motion_modules"))
+        rows = [table.row(setting, partial(_pairs, folder, args, **setting)) for setting in _settings(args)]
     measuring.published(_table(rows, args), args.report, rows)
 
 
@@ -51,16 +50,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--pairs", type=int, default=3)
     measuring.machine_options(parser, "docs/benchmarks_text_to_video.md; a .json is written beside it")
-    parser.add_argument("--rows", type=Path, help="a file of rows, where a run that was stopped goes on")
+    measuring.Rows.option(parser)
     parser.add_argument("--worker", choices=LIBRARIES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def _settings(args: argparse.Namespace) -> list[tuple[int, str, bool]]:
+def _settings(args: argparse.Namespace) -> list[dict[str, Any]]:
+    same = {"widths": args.widths, "side": args.side, "steps": args.steps, "pairs": args.pairs}
     return [
-        (frames, dtype, c)
-        for c in measuring.NO_YES_BOTH[args.compiled]
+        {"frames": frames, "dtype": dtype, "compiled": compiled, **same}
+        for compiled in measuring.NO_YES_BOTH[args.compiled]
         for dtype in args.dtypes
         for frames in args.frames
     ]
@@ -74,29 +74,9 @@ def _write_model(folder: Path, widths: str) -> None:
     AnimateDiffPipeline(**parts, motion_adapter=motion_adapter(widths)).save_pretrained(folder)
 
 
-def _setting(args: argparse.Namespace, frames: int, dtype: str, compiled: bool) -> dict[str, Any]:
-    """What a row was measured of, our code among it."""
-    machine = {"device": args.device, "threads": args.threads, "pytorch": torch.__version__, "code": _code()}
-    wanted = {"widths": args.widths, "side": args.side, "steps": args.steps, "pairs": args.pairs}
-    return {"frames": frames, "dtype": dtype, "compiled": compiled, **wanted, **machine}
-
-
-def _code() -> str:
-    root = Path(__file__).parents[1]
-    programs = [path for package in ("videogen", "motion_modules") for path in (root / package).rglob("*.py")]
-    return hash_files({path.relative_to(root).as_posix(): path for path in programs})
-
-
-def _kept(args: argparse.Namespace, *setting: Any) -> dict[str, Any] | None:
-    """The row of an earlier run, where it measured the very same."""
-    if args.rows is None or not args.rows.exists():
-        return None
-    asked = _setting(args, *setting)
-    rows: list[dict[str, Any]] = [json.loads(line) for line in args.rows.read_text(encoding="utf-8").splitlines()]
-    return next((row for row in rows if asked.items() <= row.items()), None)
-
-
-def _pairs(folder: Path, args: argparse.Namespace, frames: int, dtype: str, compiled: bool) -> dict[str, Any]:
+def _pairs(
+    folder: Path, args: argparse.Namespace, *, frames: int, dtype: str, compiled: bool, **_: object
+) -> dict[str, Any]:
     """One row: both libraries started, warmed up, then asked in turn."""
     words = {name: _words(name, folder, args, frames, dtype, compiled) for name in LIBRARIES}
     workers = {name: measuring.Worker(told) for name, told in words.items()}
@@ -104,16 +84,10 @@ def _pairs(folder: Path, args: argparse.Namespace, frames: int, dtype: str, comp
     runs = measuring.taken_in_turn(workers, args.pairs)
     outputs = [torch.load(folder / f"{name}.pt", weights_only=True) for name in LIBRARIES]
     most = {name: measuring.held([*told, "--steps", "1"]) for name, told in words.items()}  # every step holds the same
-    row = {
-        **_setting(args, frames, dtype, compiled),
+    return {
         **measuring.compared(runs, most, *LIBRARIES), "first_seconds": {name: first[name]["seconds"] for name in LIBRARIES},
         "largest_difference": float((outputs[0] - outputs[1]).abs().max()), "largest_value": float(outputs[0].abs().max()),
     }  # fmt: skip
-    print(json.dumps(row), flush=True)
-    if args.rows is not None:
-        with args.rows.open("a", encoding="utf-8") as rows:
-            rows.write(json.dumps(row) + "\n")
-    return row
 
 
 def _words(name: str, folder: Path, args: argparse.Namespace, frames: int, dtype: str, compiled: bool) -> list[str]:

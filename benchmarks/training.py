@@ -15,7 +15,6 @@ else the two are not the same training, and the program ends.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -41,8 +40,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as holder:
         folder = Path(holder) / "model"
         _write_model(folder, args.widths)
+        table = measuring.Rows(args, ("videogen", "motion_modules"))
         rows = [
-            _pairs(folder, args, dtype, on) for on in measuring.NO_YES_BOTH[args.checkpointing] for dtype in args.dtypes
+            table.row(_setting(args, dtype, on), partial(_pairs, folder, args, dtype, on))
+            for on in measuring.NO_YES_BOTH[args.checkpointing]
+            for dtype in args.dtypes
         ]
     measuring.published(_table(rows, args), args.report, rows)
 
@@ -57,9 +59,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--side", type=int, default=128, help="pixels")
     parser.add_argument("--pairs", type=int, default=3)
     measuring.machine_options(parser, "docs/benchmarks_training.md; a .json is written beside it")
+    measuring.Rows.option(parser)
     parser.add_argument("--worker", choices=LOOPS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def _setting(args: argparse.Namespace, dtype: str, recomputed: bool) -> dict[str, Any]:
+    same = {name: getattr(args, name) for name in ("widths", "frames", "batch", "side", "pairs")}
+    return {"dtype": dtype, "checkpointing": recomputed, **same}
 
 
 def _write_model(folder: Path, widths: str) -> None:
@@ -75,7 +83,7 @@ def _write_model(folder: Path, widths: str) -> None:
 
 
 def _pairs(folder: Path, args: argparse.Namespace, dtype: str, recomputed: bool) -> dict[str, Any]:
-    """One row."""
+    """What a row says."""
     losses: dict[str, float] = {}
     words = {name: _words(name, folder, args, dtype, recomputed) for name in LOOPS}
 
@@ -89,17 +97,12 @@ def _pairs(folder: Path, args: argparse.Namespace, dtype: str, recomputed: bool)
 
     runs = [measuring.turn({name: partial(second, name) for name in LOOPS}, i) for i in range(args.pairs)]
     most = {name: measuring.held(told) for name, told in words.items()}
-    row = {
-        "dtype": dtype, "checkpointing": recomputed, "device": args.device, "widths": args.widths,
-        **measuring.compared(runs, most, *LOOPS), "losses": losses,
-    }  # fmt: skip
-    print(json.dumps(row), flush=True)
     theirs, ours = (losses[name] for name in LOOPS)
     if not abs(ours - theirs) <= ROUNDING[dtype] * theirs:  # NaN too
         raise SystemExit(
             f"error: with {dtype} the losses of the first step differ: {theirs:.6f} in diffusers, {ours:.6f} in videogen"
         )
-    return row
+    return {**measuring.compared(runs, most, *LOOPS), "losses": losses}
 
 
 def _words(name: str, folder: Path, args: argparse.Namespace, dtype: str, recomputed: bool) -> list[str]:
