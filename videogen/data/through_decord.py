@@ -27,7 +27,7 @@ class DecordVideo:
     """An open video. How long it is, and when each of its frames is shown, is read as `Video` does, so that frame numbers mean the same.
 
     Raises InputError where decord cannot read the file, and for videos of which it would show other frames: rotated ones, which would lie, those of
-    which an edit list cuts some away, and those without times of frames.
+    which an edit list cuts some away, those without times of frames, MPEG-TS with B-frames, and those with open groups of pictures.
     """
 
     def __init__(self, file: Any) -> None:
@@ -84,10 +84,20 @@ class DecordVideo:
 
 
 def _times(video: Video) -> list[int]:
-    """When each frame is shown, in ticks, ascending. Raises InputError where an edit list cuts frames away before them."""
+    """When each frame is shown, in ticks, ascending. Raises InputError where an edit list cuts frames away before them, and for what decord
+    mistakes by the order in which frames are stored.
+    """
     video.rewind()
-    packets = ((packet.pts, packet.is_discard) for packet in video.container.demux(video.stream) if packet.size)
-    found = sorted((at, cut) for at, cut in packets if at is not None)
+    stored = [packet for packet in video.container.demux(video.stream) if packet.size and packet.pts is not None]
+    key = None
+    for packet in stored:
+        # It counts the frames behind a key frame, also those that are shown before it.
+        if key is not None and key.pts > packet.pts and key is not stored[0]:
+            raise InputError("frames behind a key frame are shown before it, which decord mistakes; use reader: pyav")
+        key = packet if packet.is_keyframe else key
+    if "mpegts" in video.container.format.name and any(packet.pts != packet.dts for packet in stored):
+        raise InputError("it is MPEG-TS with B-frames, which decord mistakes; use reader: pyav")
+    found = sorted((packet.pts, packet.is_discard) for packet in stored)
     times = [at for at, cut in found if not cut]
     # after the last frame that is shown, as FFmpeg itself writes them where times vary, they shift no numbers
     if any(cut for _, cut in found[: len(times)]):

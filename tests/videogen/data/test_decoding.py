@@ -164,6 +164,12 @@ def test_decord_is_kept_from_files_whose_frames_it_would_mistake(tmp_path: Path,
     path = film(tmp_path / "a.avi")  # with B-frames, and no times
     with pytest.raises(InputError, match="at other times"), opened(File(str(path)), "decord"):
         pass
+    path = film(tmp_path / "a.ts")
+    with pytest.raises(InputError, match="MPEG-TS with B-frames"), opened(File(str(path)), "decord"):
+        pass
+    path = film(tmp_path / "open.mp4", further="open-gop=1:ref=4")
+    with pytest.raises(InputError, match="behind a key frame"), opened(File(str(path)), "decord"):
+        pass
 
 
 def test_decord_is_kept_from_files_it_would_show_lying(tmp_path: Path) -> None:
