@@ -1,4 +1,4 @@
-"""`videogen inspect`, for `python scripts/inspect_file.py ...` and `accelerate launch scripts/inspect.py ...`."""
+"""`videogen inspect`, for `python scripts/inspect_file.py ...` and `accelerate launch scripts/inspect_file.py ...`."""
 
 import sys
 

@@ -58,7 +58,7 @@ def test_what_stops_or_fails_ends_it_all(code: int, asked: list[Words], monkeypa
     assert [words[0] for words in asked] == ["shapes", "data"]
 
 
-def test_the_document_has_the_commands_that_are_run() -> None:
+def test_the_document_has_the_commands_that_are_run(asked: list[Words]) -> None:
     text = DOCUMENT.read_text(encoding="utf-8").replace("\\\n", "")
     told = [shlex.split(line)[1:] for line in re.findall(r"^    (videogen .*)$", text, re.MULTILINE)]
     for training in TRAININGS.values():
@@ -73,7 +73,7 @@ def test_the_document_has_the_commands_that_are_run() -> None:
     assert {word for words in told for word in words} >= set(whole)
 
 
-def test_a_try_touches_nothing_of_the_real_runs() -> None:
+def test_a_try_touches_nothing_of_the_real_runs(asked: list[Words]) -> None:
     words = [word for training in TRAININGS.values() for command in commands(training, TRY) for word in command]
     assert not [
         word for word in [*words, *measurement(TRY)] if re.search(r"\bruns/|docs/|(?<!try/)\bout/(?!try/)", word)

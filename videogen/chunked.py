@@ -22,7 +22,7 @@ from videogen import generation, video
 from videogen.editing import Edit, Job, Offer, Piece, Request, chunks_of, offered, recipe_of, span_of
 from videogen.errors import InputError
 from videogen.models import autoencoder
-from videogen.plan import size_of
+from videogen.plan import size_of, tell_unheard
 from videogen.streams import Add, writing
 from videogen.video import Source, open_source
 from videogen.windows import Window, Windows
@@ -46,13 +46,15 @@ class Targets:
         return (*self.edits, *(path for path in (self.compare, self.mask) if path is not None))
 
     def check(self, source: Source) -> None:
-        """Refuse what could not be written, and what would write over another of these files or the source."""
+        """Refuse what could not be written, and what would write over another of these files or the source, or among its pictures."""
         seen = {part.resolve() for part in source.parts}
         for path in self.all():
             video.check_target(path, overwrite=self.overwrite, frames=source.count, fps=source.fps)
             written = {file.resolve() for file in video.touched(path, source.count)}
             if written & seen:
                 raise InputError(f"{path} is named twice, or is the source itself; choose another name")
+            if source.path.is_dir() and path.suffix.lower() in video.STILLS and path.parent.samefile(source.path):
+                raise InputError(f"{path} would become one of the pictures of {source.path}; choose another folder")
             seen |= written
 
 
@@ -92,6 +94,8 @@ def edit_file(
         raise InputError(
             f"--show-mask: {job.request.method} uses no mask here; name what may change with --blend WORD (prompt_to_prompt, fatezero)"
         )
+    assert job.request.base.guidance is not None
+    tell_unheard(job.request.base.guidance, job.request.base.negative, rescale=0)
     chunks = chunks_of(request, job.motion, stop - start)
     tell(f"{job.line}; {_places(source, start, stop, size, chunks)}")
     write(source, targets, job, edited(source, (start, stop), size, chunks, _watched(job.edit, tell)))

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -71,3 +72,8 @@ def _widen(written: Path, usual: int) -> None:
 def address(path: str | Path) -> str:
     """What FFmpeg is told of a file: in a relative path it takes the `12:` of `12:30.mp4` for a protocol."""
     return str(Path(path).absolute())
+
+
+def natural(path: Path) -> tuple[list[int | str], str]:
+    """Sorts `frame_2.png` before `frame_10.png`; words and numbers take turns in a name, so that like is compared with like."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", path.name))], path.name

@@ -151,13 +151,20 @@ def planned(pipe: Pipeline, request: Request) -> dict[str, Any]:
     }
 
 
-def make(pipe: Pipeline, request: Request, *, progress: bool = True) -> tuple[Clip, Recipe]:
-    """The clip of a request and its recipe. Raises InputError where a clip of this size can never fit, and where it came out as NaN."""
+def make(
+    pipe: Pipeline, request: Request, *, refiner: Pipeline | None = None, progress: bool = True
+) -> tuple[Clip, Recipe]:
+    """The clip of a request and its recipe.
+
+    refiner   what `load_refiner` gave for it, where that is loaded already
+
+    Raises InputError where a clip of this size can never fit, and where it came out as NaN.
+    """
     options = planned(pipe, request)
     steps = pipe.steps if request.steps is None else request.steps
     guidance = pipe.guidance if request.guidance is None else request.guidance
     recipe = recipe_of(request, options["width"], options["height"], steps, guidance)
-    refiner = load_refiner(pipe, request)
+    refiner = load_refiner(pipe, request) if refiner is None else refiner
     call = pipe if refiner is None else functools.partial(refined, pipe, refiner, start=request.refiner_start)
     result = call(
         request.prompt,

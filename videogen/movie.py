@@ -42,6 +42,7 @@ CONTAINERS: dict[str, tuple[str, tuple[str, dict[str, str]], dict[str, str]]] = 
 }
 BT709 = 1
 LIMITED = 1
+SMPTE170M = 6
 EARLY = Fraction(1, 2)  # seconds before its announced end at which a clip has been cut
 SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
@@ -249,9 +250,16 @@ def _tell_varying(path: Path, times: list[Fraction], nominal: Fraction) -> None:
         )
 
 
+def matrix(frame: Any) -> Colorspace:
+    """How a frame's colours were made of red, green and blue; BT.709 where it does not say, or says what is not known here."""
+    said = int(frame.colorspace)
+    if said == SMPTE170M:  # BT.601 under a number of its own, which swscale does not have
+        return Colorspace.ITU601
+    return Colorspace(said) if said in set(map(int, Colorspace)) else Colorspace.ITU709
+
+
 def _pixels(frame: Any) -> np.ndarray:
-    source = frame.colorspace if int(frame.colorspace) in set(map(int, Colorspace)) else Colorspace.ITU709
-    rgb = frame.reformat(format="rgb24", src_colorspace=source, interpolation=SCALING).to_ndarray()
+    rgb = frame.reformat(format="rgb24", src_colorspace=matrix(frame), interpolation=SCALING).to_ndarray()
     return np.rot90(rgb, round(frame.rotation / 90)) if frame.rotation else rgb
 
 

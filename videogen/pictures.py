@@ -32,6 +32,12 @@ def read_still(path: Path) -> tuple[np.ndarray, str | None]:
         return rgb(ImageOps.exif_transpose(picture)), note_of(picture)
 
 
+def count(path: Path) -> int:
+    """How many pictures a still's file holds: an animated png has several, and a tiff of pages."""
+    with Image.open(path) as picture:
+        return 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)  # a camera's preview is no picture
+
+
 def survey(path: Path) -> tuple[tuple[int, int], list[Fraction], str | None]:
     """Height and width of a gif or webp as it is shown, how many seconds each of its pictures is, and the note; all are decoded, none is kept."""
     with Image.open(path) as picture:

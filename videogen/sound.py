@@ -4,6 +4,7 @@ anew.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ CARRIES = {
     "matroska": (MP4 | {"vorbis", "pcm_s16le", "pcm_s16be"}, "aac"),
     "webm": (frozenset({"opus", "vorbis"}), "libopus"),
 }
+RATE = 48000  # of sound that is encoded anew
+GAP = RATE // 10  # samples; less is the rounding of a container's times
 
 
 class Sound:
@@ -49,7 +52,7 @@ class Sound:
         if self.copied:
             self.stream = output.add_stream_from_template(self.input)
         else:
-            self.stream = output.add_stream(codec, rate=48000)
+            self.stream = output.add_stream(codec, rate=RATE)
             self.stream.layout = "mono" if self.input.codec_context.channels == 1 else "stereo"
         self._packets = self._copied() if self.copied else self._encoded()
         self._next: Any = next(self._packets, None)
@@ -84,7 +87,7 @@ class Sound:
 
     def _encoded(self) -> Iterator[Any]:
         layout = self.stream.layout.name
-        to = av.AudioResampler(format=self.stream.codec_context.format, layout=layout, rate=48000)
+        to = av.AudioResampler(format=self.stream.codec_context.format, layout=layout, rate=RATE)
         written: int | None = None  # samples from the clip's beginning
         for frame in self.source.decode(self.input):
             at = Fraction(0) if frame.time is None else Fraction(frame.time).limit_denominator(1_000_000)
@@ -92,9 +95,22 @@ class Sound:
                 continue
             if at >= self.end:
                 break
-            written = max(0, round((at - self.begin) * 48000)) if written is None else written
-            for part in to.resample(frame):
-                part.pts, part.time_base = written, Fraction(1, 48000)
+            begins = max(0, round((at - self.begin) * RATE))
+            written = begins if written is None else written
+            # what is missing in the source is silence, or all that follows would come too early
+            missing = begins - written if begins - written > GAP else 0
+            for part in itertools.chain(self._silence(missing), to.resample(frame)):
+                part.pts, part.time_base = written, Fraction(1, RATE)
                 written += part.samples
                 yield from self.stream.encode(part)
         yield from self.stream.encode(None)
+
+    def _silence(self, samples: int) -> Iterator[av.AudioFrame]:
+        """So many samples as the encoder takes them, at most a second a frame."""
+        context = self.stream.codec_context
+        for done in range(0, samples, RATE):
+            frame = av.AudioFrame(context.format.name, self.stream.layout.name, min(RATE, samples - done))
+            frame.sample_rate = RATE
+            for plane in frame.planes:
+                plane.update(bytes(plane.buffer_size))
+            yield frame

@@ -25,7 +25,7 @@ from PIL import Image
 from videogen import movie, pictures, recipe
 from videogen.clip import Audio, Clip, from_numpy
 from videogen.errors import InputError, reason
-from videogen.files import replacing
+from videogen.files import natural, replacing
 from videogen.recipe import Recipe, hash_files, hash_path
 
 WRITTEN = (*movie.CONTAINERS, ".gif", ".webp", ".png")
@@ -122,7 +122,7 @@ def write(
                 pictures.write_webp(beside, frames, clip.fps, note)
             else:
                 movie.write_movie(beside, frames, clip.fps, note, clip.audio)
-    except (OSError, av.FFmpegError) as problem:
+    except (OSError, RuntimeError, av.FFmpegError) as problem:  # libwebp's are RuntimeErrors
         raise InputError(f"{path} could not be written: {reason(problem)}") from problem
     except OverflowError as problem:  # frames that equal each other become one picture of a gif, shown for longer
         told = f"{path} cannot say how long a picture is shown"
@@ -231,6 +231,9 @@ def _moving(path: Path) -> Source:
 def _pictures(path: Path, series: list[Path]) -> Source:
     try:
         sizes = {pictures.read_still(file)[0].shape[:2] for file in series}
+        for file in series:
+            if (count := pictures.count(file)) > 1:
+                warnings.warn(f"{file} holds {count} pictures; the first alone is taken", stacklevel=3)
         note = note_from(pictures.read_still(series[0])[1])
     except pictures.UNREADABLE as problem:
         what = "is no picture that can be read" if series == [path] else "holds a picture that cannot be read"
@@ -269,12 +272,12 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
 
 
 def pictures_of(path: Path) -> list[Path]:
-    """The still pictures that a path stands for: itself, a folder's, or the numbered ones; empty for anything else."""
+    """The still pictures that a path stands for: itself, a folder's, or the numbered ones, in the order of their numbers; empty for anything else."""
     if path.is_dir():
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in STILLS and not p.name.startswith("."))
+        inside = [p for p in path.iterdir() if p.suffix.lower() in STILLS and not p.name.startswith(".")]
         if not inside:
             raise InputError(f"the folder {path} holds no pictures ({' '.join(STILLS)})")
-        return inside
+        return sorted(inside, key=natural)
     if path.suffix.lower() not in STILLS:
         return []
     return [path] if path.exists() else _numbered(path)
@@ -284,7 +287,7 @@ def _numbered(path: Path) -> list[Path]:
     if not path.parent.is_dir():
         return []
     pattern = re.compile(re.escape(path.stem) + r"_\d{4,}" + re.escape(path.suffix))
-    return sorted(p for p in path.parent.iterdir() if pattern.fullmatch(p.name))
+    return sorted((p for p in path.parent.iterdir() if pattern.fullmatch(p.name)), key=natural)
 
 
 def _names(path: Path, frames: int) -> list[Path]:

@@ -212,4 +212,10 @@ def test_pictures_of_the_source_are_neither_written_over_nor_taken_away(tmp_path
     target = source.parts[0].parent / "p.png"
     with pytest.raises(InputError, match="or is the source"):
         chunked.Targets((target,), overwrite=True).check(source)
-    chunked.Targets((target.with_name("q.png"), target.with_name("p.mp4"))).check(source)
+    chunked.Targets((tmp_path / "q.png", target.with_name("p.mp4"))).check(source)
+    beside = chunked.Targets((target.with_name("q.png"),))
+    if clip == "p.png":
+        beside.check(source)
+    else:  # the folder would hold six frames then, and be another source than its recipe tells of
+        with pytest.raises(InputError, match="would become one of the pictures"):
+            beside.check(source)

@@ -16,8 +16,16 @@ from videogen.errors import InputError
 RATE = 48000
 
 
-def film(path: Path, picture_from: Fraction = Fraction(0), sound_from: Fraction = Fraction(0)) -> Path:
-    """Two seconds of video at 10 frames per second, and of sound: silence, then a tone from the file's second 1 on."""
+def film(
+    path: Path,
+    picture_from: Fraction = Fraction(0),
+    sound_from: Fraction = Fraction(0),
+    lost: tuple[float, float] = (0, 0),
+) -> Path:
+    """Two seconds of video at 10 frames per second, and of sound: silence, then a tone from the file's second 1 on.
+
+    lost   seconds between which the packets of the sound are not there
+    """
     with av.open(str(path), "w") as output:
         stream, sound = output.add_stream("libx264", rate=10), output.add_stream("aac", rate=RATE, layout="mono")
         stream.width = stream.height = 16
@@ -34,7 +42,7 @@ def film(path: Path, picture_from: Fraction = Fraction(0), sound_from: Fraction 
                 tone[None, start : start + 960].astype(np.float32), format="fltp", layout="mono"
             )
             part.sample_rate, part.pts = RATE, first + start
-            output.mux(sound.encode(part))
+            output.mux([p for p in sound.encode(part) if not lost[0] < p.pts * p.time_base < lost[1]])
         output.mux(stream.encode(None))
         output.mux(sound.encode(None))
     return path
@@ -125,6 +133,13 @@ def test_a_picture_that_begins_late_in_its_file_keeps_its_own_sound(tmp_path: Pa
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
 def test_sound_that_begins_late_stays_late(tmp_path: Path, suffix: str) -> None:
     video.write(tmp_path / f"out{suffix}", video.read(film(tmp_path / "late.mp4", sound_from=Fraction(1, 2))))
+    assert heard(tmp_path / f"out{suffix}") == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".webm"])
+def test_sound_after_a_gap_stays_where_it_was(tmp_path: Path, suffix: str) -> None:
+    """As in a broken recording; copied or encoded anew, the tone is heard at 1 s."""
+    video.write(tmp_path / f"out{suffix}", video.read(film(tmp_path / "gap.mkv", lost=(0.3, 0.9))))
     assert heard(tmp_path / f"out{suffix}") == pytest.approx(1.0, abs=0.05)
 
 

@@ -10,10 +10,13 @@ import av
 import numpy as np
 import pytest
 import torch
+from av.video.reformatter import Colorspace
 from PIL import Image
 
 from videogen import movie, pictures, video
 from videogen.clip import Clip, from_numpy
+from videogen.data.opening import opened
+from videogen.data.rows import File
 from videogen.errors import InputError
 from videogen.recipe import Recipe
 
@@ -178,6 +181,45 @@ def test_numbered_pngs(tmp_path: Path) -> None:
     assert torch.equal(video.read(tmp_path).frames, video.read(tmp_path / "a.png").frames)
 
 
+def test_pictures_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    """Ten come after nine, and ten thousand after 9999, though another order of letters puts them behind one."""
+    for folder, names in (
+        ("folder", ["f1", "f2", "f9", "f10", "f11"]),
+        (".", ["a_0001", "a_1000", "a_9999", "a_10000"]),
+    ):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for i, name in enumerate(names):
+            Image.new("RGB", (4, 4), (i, i, i)).save(tmp_path / folder / f"{name}.png")
+    for path, count in ((tmp_path / "folder", 5), (tmp_path / "a.png", 4)):
+        assert [int(frame[0, 0, 0]) for frame in video.open_source(path).frames()] == list(range(count))
+
+
+@pytest.mark.parametrize(("suffix", "options"), [(".png", {"duration": 100}), (".tiff", {})])
+def test_a_still_that_holds_several_pictures_is_told(tmp_path: Path, suffix: str, options: dict[str, int]) -> None:
+    first, *rest = (Image.new("RGB", (4, 4), (i, i, i)) for i in range(3))
+    first.save(tmp_path / f"a{suffix}", save_all=True, append_images=rest, **options)
+    with pytest.warns(UserWarning, match=rf"a{suffix} holds 3 pictures; the first alone"):
+        assert len(video.read(tmp_path / f"a{suffix}")) == 1
+
+
+@pytest.mark.parametrize("said", [1, 5, 6, 9])
+def test_colours_are_read_by_the_matrix_that_the_file_names(tmp_path: Path, said: int) -> None:
+    """BT.709, BT.601 under its two numbers, and BT.2020."""
+    path, colour = tmp_path / "clip.mp4", np.array([200, 40, 30])
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=8, options={"crf": "1"})
+        stream.width = stream.height = 64
+        stream.codec_context.colorspace, stream.codec_context.color_range = said, 1
+        picture = av.VideoFrame.from_ndarray(np.full((64, 64, 3), colour, np.uint8), format="rgb24")
+        swscale = Colorspace({6: 5}.get(said, said))
+        output.mux(stream.encode(picture.reformat(format="yuv420p", dst_colorspace=swscale)))
+        output.mux(stream.encode(None))
+    (frame,) = video.open_source(path).frames()
+    assert np.abs(frame.astype(int) - colour).max() <= 3
+    with opened(File(str(path))) as same:  # as training reads it
+        np.testing.assert_array_equal(same.frames([0], None)[0], frame)
+
+
 def test_the_rotation_flag_is_honoured(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     clip = shapes(2, 32, 48)
@@ -260,6 +302,12 @@ def test_a_rate_too_low_is_refused(tmp_path: Path, suffix: str) -> None:
     for fps in (Fraction(1, 601), Fraction(1, 1_000_000)):
         with pytest.raises(InputError, match="give 1/600 or more"):
             video.write(tmp_path / f"clip{suffix}", shapes(2, 16, 16, fps))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_larger_than_a_webp_can_be_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.webp could not be written"):
+        video.write(tmp_path / "a.webp", Clip(torch.zeros(2, 3, 1, 16384)))
     assert not list(tmp_path.iterdir())
 
 

@@ -4,6 +4,7 @@ A command is one file of this folder with one typed function; it is imported whe
 `videogen --version` and `videogen generate --help` do not wait for the libraries of the others.
 """
 
+import io
 import os
 import sys
 import traceback
@@ -91,6 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 1: a fault of the program. 2: a wrong argument, input or file. 130: interrupted. Every code but 0 comes
     with one line on stderr that begins `error:`; warnings are lines that begin `warning:`.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a prompt or a name may have letters that a terminal lacks
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     end_of_options = words.index("--") if "--" in words else len(words)
     debug = "--debug" in words[:end_of_options]

@@ -25,7 +25,7 @@ SHOWN = 8  # clips on the contact sheet
 def evaluate(
     model: Annotated[str, options.MEASURED_MODEL] = "shapes",
     motion: Annotated[str | None, options.MOTION] = None,
-    count: Annotated[int, typer.Option(min=1, help="Unseen prompts and seeds; every third has two objects.")] = 512,
+    count: Annotated[int, typer.Option(min=1, help="Prompts of unseen scenes; every third has two objects.")] = 512,
     held_out: Annotated[
         int, typer.Option(min=0, help="Prompts with combinations that training never sees, reported apart.")
     ] = 128,
@@ -48,7 +48,7 @@ def evaluate(
     report: Annotated[Path | None, options.REPORT] = None,
     quiet: Annotated[bool, options.QUIET_BAR] = False,
 ) -> None:
-    """Make clips from unseen prompts, read them back from their pixels, and report what is right.
+    """Make clips from prompts of unseen scenes, read them back from their pixels, and report what is right.
 
     It can be stopped at any time: the same command goes on where it was. The same is measured on true renders, and on
     true renders after the model's VAE.
@@ -179,11 +179,14 @@ def _lines(plan: "Plan", model: str, motion: str | None, settings: dict[str, Any
     return [
         f"Model `{model}` ({settings['model']}){module}: {settings['frames']} frames, sampler {settings['sampler']},"
         f" steps {settings['steps']}, guidance {settings['guidance']:g}, {settings['dtype']} on {settings['device']}{compiled}."
-        f" {plan.count} unseen prompts and seeds" + (f", and {plan.held_out} apart" if plan.held_out else "") + ". "
+        f" {plan.count} prompts of unseen scenes, each with its seed"
+        + (f", and {plan.held_out} apart" if plan.held_out else "")
+        + ". "
         "A clip is read back from its pixels alone; what cannot be read counts as wrong; its share is `unknown`.",
         "Brackets hold Wilson's 95 % interval. The same scenes, drawn by the renderer (`true renders`) and sent through"
         " the model's VAE and back (`after the VAE`), show what the measuring program and the VAE allow."
         " `unchanged`: every object has the same colour and shape in all frames, and the same area to a quarter where it"
-        f" neither grows nor shrinks. `{EVERYTHING}`: all that the prompt says and its silences (one flat object,"
+        " neither grows nor shrinks, and no frame has an object more. A motion is unknown where an object leaves its straight"
+        f" course by as much as counts for a motion. `{EVERYTHING}`: all that the prompt says and its silences (one flat object,"
         " a camera that stands still) are right at once.",
     ]

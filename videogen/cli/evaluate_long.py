@@ -20,7 +20,7 @@ KEY = "long_clips"
 BEGIN, END = "<!-- long clips: made by `videogen evaluate long` -->", "<!-- long clips: end -->"
 SHEET = f"{KEY}.png"
 _EXPLAINED = """\
-Model {model}, {count} unseen prompts of one flat object on a plain background, {steps} steps, guidance {guidance:g}. Own clips have
+Model {model}, {count} prompts of unseen scenes of one flat object on a plain background, {steps} steps, guidance {guidance:g}. Own clips have
 {frames} frames, long ones {times} times as many. Brackets hold 95 % intervals; behind them stands the difference to the way it is held
 against, on the same prompts and seeds. Jump: the largest way of the object's centre between neighbouring frames, beyond the median one.
 Flicker: mean absolute difference of neighbouring frames, which motion causes too."""
@@ -32,7 +32,9 @@ frequencies of the noise that the clip came from, so what it is made for cannot 
 def long(
     model: Annotated[str, options.MEASURED_MODEL] = "shapes",
     motion: Annotated[str | None, typer.Option(help="Motion module: a file or a folder.")] = None,
-    count: Annotated[int, typer.Option(min=2, help="Unseen prompts and seeds of one flat object.")] = 24,
+    count: Annotated[
+        int, typer.Option(min=2, help="Prompts of unseen scenes of one flat object, each with its seed.")
+    ] = 24,
     times: Annotated[int, typer.Option(min=2, help="Long clips are so many times as long as the model's own.")] = 3,
     frames: Annotated[int, typer.Option(min=2, help="Frames of the model's own clips.")] = 16,
     steps: Annotated[int | None, options.MEASURED_STEPS] = None,

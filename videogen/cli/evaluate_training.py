@@ -3,6 +3,7 @@
 `scripts/training_evidence.py` makes the corpora and runs the trainings that it needs; docs/training_evidence.md tells the commands one by one.
 """
 
+import dataclasses
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,7 +54,7 @@ def training(
     motion_lora: Annotated[
         str | None, typer.Option(help="motion_lora: CORPUS=FILE, a MotionLoRA and the corpus of its pan.")
     ] = None,
-    count: Annotated[int, typer.Option(min=2, help="Unseen prompts and seeds.")] = 128,
+    count: Annotated[int, typer.Option(min=2, help="Prompts of unseen scenes, each with its seed.")] = 128,
     frames: Annotated[int, options.MEASURED_FRAMES] = 16,
     steps: Annotated[int | None, options.MEASURED_STEPS] = None,
     guidance: Annotated[float | None, options.MEASURED_GUIDANCE] = None,
@@ -92,6 +93,7 @@ def training(
         notes: dict[str, Any] = {
             "seed": seed, "frames": frames, "steps": sampling.steps, "guidance": sampling.guidance, "dtype": dtype, "device": device,
             **hashes(model, motion), "trained": {word: recipe.hash_path(path) for word, (_, path) in corpora.items()},
+            "corpora": {word: dataclasses.asdict(corpus) for word, (corpus, _) in corpora.items() if corpus is not None},
         }  # fmt: skip
         silent = (
             "parts",
@@ -212,9 +214,7 @@ def markdown(
     """The section of a part."""
     from videogen.metrics import ways_section
 
-    told = (
-        "{count} unseen prompts and seeds, {frames} frames, {steps} steps, guidance {guidance:g}, {dtype} on {device}."
-    )
+    told = "{count} prompts of unseen scenes, each with its seed, {frames} frames, {steps} steps, guidance {guidance:g}, {dtype} on {device}."
     behind = [
         f"{name[0].upper()}{name[1:]}: {value.value:.2f} [{value.low:.2f}, {value.high:.2f}], {value.of} clips."
         for name, value in more.items()

@@ -29,5 +29,6 @@ def config_file(name: str) -> Path:
     wanted = name.removesuffix(".yaml").removeprefix("configs/")
     if wanted in known:
         return folder / f"{wanted}.yaml"
-    near = get_close_matches(wanted, known, n=3, cutoff=0.4) or known
-    raise InputError(f"there is no configuration {name!r}; there are: {', '.join(near) or 'none'}")
+    near = get_close_matches(wanted, known, n=3, cutoff=0.4)
+    told = f"the nearest: {', '.join(near)}" if near else f"there are: {', '.join(known) or 'none'}"
+    raise InputError(f"there is no configuration {name!r}; {told}")

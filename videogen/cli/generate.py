@@ -87,12 +87,16 @@ def generate(
         one.check()
     pipe = generation.load(request)
     if explain:
-        typer.echo("\n".join(f"{name:<10} {text}" for name, text in explanation.explain(pipe, request)))
+        lines = explanation.explain(pipe, request)
+        if len(targets) > 1:
+            lines += [("seeds", ", ".join(f"{number} in {target}" for number, target in targets.items()))]
+        typer.echo("\n".join(f"{name:<10} {text}" for name, text in lines))
         return
     if not quiet:
         typer.echo("\n".join((pipe.line, *pipe.loras.lines)), err=True)
+    refining = generation.load_refiner(pipe, request)
     for one, target in zip(requests, targets.values(), strict=True):
-        clip, recipe = generation.make(pipe, one, progress=not quiet)
+        clip, recipe = generation.make(pipe, one, refiner=refining, progress=not quiet)
         for path in video.write(target, clip, recipe, overwrite=overwrite):
             typer.echo(str(path))
 
@@ -101,7 +105,7 @@ def targets_of(output: Path, seeds: Sequence[int]) -> dict[int, Path]:
     """The file of each seed: the output itself for one, `NAME_seedN` beside it for each of several."""
     if len(seeds) == 1:
         return {seeds[0]: output}
-    return {seed: output.with_name(f"{output.stem}_seed{seed}{output.suffix}") for seed in seeds}
+    return {seed: output.parent / f"{output.stem}_seed{seed}{output.suffix}" for seed in seeds}
 
 
 def shown_by(prompt: str | None, prompt_map: Path | None) -> str | Mapping[int, str]:

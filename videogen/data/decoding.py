@@ -15,13 +15,12 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import Colorspace
 
 from videogen.data.fitting import Fit
 from videogen.data.windows import Extent
 from videogen.errors import InputError, reason
 from videogen.files import address
-from videogen.movie import SCALING, announced
+from videogen.movie import SCALING, announced, matrix
 
 FASTEST = 240  # frames a second; a header that tells more is not believed
 COVER = 1 << 10  # FFmpeg's flag of a picture that belongs to a song
@@ -298,9 +297,8 @@ def _pixels(frame: Any, fit: Fit | None) -> np.ndarray:
     width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
     if fit is not None:
         width, height = fit.scaled(width, height)
-    source = frame.colorspace if int(frame.colorspace) in set(map(int, Colorspace)) else Colorspace.ITU709
     size = {"width": height, "height": width} if turned else {"width": width, "height": height}
-    rgb = frame.reformat(**size, format="rgb24", src_colorspace=source, interpolation=SCALING).to_ndarray()
+    rgb = frame.reformat(**size, format="rgb24", src_colorspace=matrix(frame), interpolation=SCALING).to_ndarray()
     upright = np.rot90(rgb, round(frame.rotation / 90)) if frame.rotation else rgb
     if fit is None:
         return upright

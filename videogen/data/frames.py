@@ -8,9 +8,10 @@ from pathlib import Path
 
 from videogen.data import captions
 from videogen.data.pairs import read_text
-from videogen.data.rows import STILLS, Rejected, Row, Series, natural
+from videogen.data.rows import STILLS, Rejected, Row, Series
 from videogen.data.settings import Folders
 from videogen.errors import InputError
+from videogen.files import natural
 
 
 def read(source: Folders) -> Iterator[Row | Rejected]:

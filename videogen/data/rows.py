@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import overload
 
 from videogen.errors import InputError
@@ -114,13 +114,6 @@ def inside(name: str) -> PurePosixPath | None:
     if not name.strip() or windows.drive or windows.root or plain.is_absolute() or ".." in plain.parts or "\0" in name:
         return None
     return plain
-
-
-def natural(path: Path) -> list[tuple[int, int, str]]:
-    """Sorts `frame_2.png` before `frame_10.png`."""
-    import re
-
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", path.name) if part]
 
 
 def identity(place: Place) -> str:

@@ -101,7 +101,9 @@ def read(path: Path, make: Callable[..., T]) -> list[T]:
 
 
 def append(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
-    """Add lines, all of them or none."""
+    """Add lines. Raises OSError where not all of them can be written, on a full disk say."""
     text = "".join(json.dumps(line) + "\n" for line in lines)
-    with path.open("ab", buffering=0) as file:  # unbuffered: the lines go out in one call, or not at all
-        file.write(text.encode())
+    with path.open("ab", buffering=0) as file:  # unbuffered: one call writes them all, between other processes' lines
+        rest = memoryview(text.encode())
+        while rest:  # a disk that is nearly full takes a part without an error, which comes with the next call
+            rest = rest[file.write(rest) :]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from videogen.metrics import document
-from videogen.metrics.shares import Share
 from videogen.metrics.text_to_video import Row, Table
 
 KEY = "text_to_video"
@@ -85,7 +84,7 @@ def markdown(results: Results, pictures: Sequence[str]) -> str:
             for name, rows in results.breakdown.items()
             for row in rows
         ]
-        parts += [document.table(["asked for", *results.sources, "wrong ones were read as"], lines), made_by]
+        parts += [document.table(["asked for", *results.sources, "wrong ones were mostly read as"], lines), made_by]
     titles = {PLOT: "Shares with 95 % intervals", SHEET: "The first clips, with their prompts and verdicts"}
     for name in pictures:
         parts += [f"![{titles[name]}](pictures/{name})", f"{titles[name]}. {made_by}"]
@@ -99,17 +98,12 @@ def summary(results: Results) -> list[str]:
     for table, rows in results.tables:
         for row in rows:
             if row.target is not None and model in row.shares:
-                found.append(f"{table.title}: {row.name} {_share(row.shares[model])}, target {_target(row, model)}")
+                found.append(f"{table.title}: {row.name} {row.shares[model]}, target {_target(row, model)}")
     return found
 
 
 def _cells(row: Row, sources: Sequence[str]) -> list[str]:
-    return [_share(row.shares[source]) if source in row.shares else "" for source in sources]
-
-
-def _share(share: Share) -> str:
-    low, high = share.interval
-    return f"{share.value:.3f} [{low:.3f}, {high:.3f}]" if share.of else "no clips"
+    return [str(row.shares[source]) if source in row.shares else "" for source in sources]
 
 
 def _target(row: Row, model: str) -> str:

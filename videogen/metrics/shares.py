@@ -47,6 +47,10 @@ class Share:
         """The 95 % interval."""
         return wilson(self.hits, self.of)
 
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.value:.3f} [{low:.3f}, {high:.3f}]" if self.of else "no clips"
+
     def to_dict(self) -> dict[str, float | int | None]:
         """Plain JSON values; the share is null without clips."""
         low, high = self.interval

@@ -14,7 +14,7 @@ from videogen.errors import InputError
 from videogen.metrics.journal import Journal, Record
 from videogen.metrics.shares import Share
 from videogen.metrics.trials import Address, Plan, Source, Trial
-from videogen.shapes import Measurement, agrees, measure, parse, world
+from videogen.shapes import Measurement, Wanted, agrees, measure, parse, world
 
 EVERYTHING = "everything"  # all that the caption says, and nothing more
 FIRST_TARGET = {"background": 0.9, "colour": 0.8, "direction": 0.7}
@@ -40,9 +40,10 @@ class Figure:
         """The share of right clips among those that count."""
         counted = [r for r in records if self.motions is None or r.wanted.objects[0].motion in self.motions]
         wrong = [record for record in counted if not right(record, self.attribute)]
-        readings = [unknown(record, self.attribute) for record in wrong]
-        can_fail = self.attribute in _READ
-        return Share(len(counted) - len(wrong), len(counted), sum(readings) if can_fail else None)
+        unread = None
+        if self.attribute in READ:
+            unread = sum(unknown(record.measured, record.wanted, self.attribute) for record in wrong)
+        return Share(len(counted) - len(wrong), len(counted), unread)
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Row:
     mistakes: tuple[tuple[str, int], ...] = ()
 
 
-_READ = ("background", "style", "colour", "shape", "size", "motion")  # None or a missing object is "unknown"
+READ = ("background", "style", "colour", "shape", "size", "motion")  # None or a missing object is "unknown"
 _ONE = (
     *(Figure(name, name) for name in ("background", "colour", "shape", "motion")),
     Figure("direction", "motion", MOVING),
@@ -111,12 +112,12 @@ def right(record: Record, attribute: str) -> bool:
     return all(record.agrees.values()) if attribute == EVERYTHING else record.agrees[attribute]
 
 
-def unknown(record: Record, attribute: str) -> bool:
-    """Whether an attribute could not be read: no answer, or an object missing."""
+def unknown(measured: Mapping[str, Any], wanted: Wanted, attribute: str) -> bool:
+    """Whether an attribute of READ could not be read: no answer, or an object missing; `measured` as `read` gives it."""
     if attribute in ("background", "style"):
-        return record.measured[attribute] is None
-    objects = record.measured["objects"]
-    return len(objects) < len(record.wanted.objects) or any(item.get(attribute, "") is None for item in objects)
+        return measured[attribute] is None
+    objects = measured["objects"]
+    return len(objects) < len(wanted.objects) or any(item[attribute] is None for item in objects)
 
 
 def run(

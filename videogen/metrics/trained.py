@@ -76,7 +76,7 @@ class Sampling:
 
 
 def one_object(number: int, seed: int, key: str, *, plain: bool | None, camera: str = "none") -> Trial:
-    """An unseen prompt of one flat object, and a scene it is true of, whose camera, which the prompt does not name, moves as `camera` says.
+    """The prompt of an unseen scene of one flat object, and that scene, whose camera, which the prompt does not name, moves as `camera` says.
 
     A function of its arguments alone. plain: True for plain backgrounds, False for textured ones, None for both.
     """

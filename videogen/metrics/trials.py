@@ -1,4 +1,6 @@
-"""Trials: an unseen prompt and seed of the shapes world each, and what answers them with clips.
+"""Trials: the prompt of an unseen scene of the shapes world and a seed each, and what answers them with clips.
+
+Of one object that is no held-out combination there are so few prompts that training has met most of them; their scenes it has not.
 
 A trial is a function of (seed, split, number) alone. So the first 64 of 512 trials are the 64 of a shorter run, and a
 run that is continued makes what it would have made.

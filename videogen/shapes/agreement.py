@@ -15,13 +15,15 @@ def agrees(measurement: Measurement, wanted: Wanted) -> dict[str, bool]:
 
     Keys: "count" and "style" always; "background", "colour", "shape", "size", "motion", "relation" where the caption
     names them; "camera" where a textured background tells whether it moves; "unchanged", whether every object keeps its
-    colour, shape and (where it does not grow or shrink) area. Measured objects are given to wanted ones so that most
-    attributes agree. What is unknown or missing does not agree.
+    colour, shape and (where it does not grow or shrink) area, and every frame has as many as the caption.
+
+    Measured objects are given to wanted ones so that most attributes agree. What is unknown or missing does not agree.
     """
+    as_many = len(measurement.objects) == len(wanted.objects)
     result = {
-        "count": len(measurement.objects) == len(wanted.objects),
+        "count": as_many,
         "style": measurement.style == wanted.style,
-        "unchanged": bool(measurement.objects) and all(item.unchanged for item in measurement.objects),
+        "unchanged": as_many and not measurement.crowded and all(item.unchanged for item in measurement.objects),
     }
     if wanted.background is not None:
         result["background"] = measurement.background == wanted.background

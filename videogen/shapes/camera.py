@@ -77,8 +77,8 @@ def cameras(frames: Tensor, measured: Sequence[Measurement]) -> list[Camera | No
     return found
 
 
-def own_motion(seen: MeasuredObject, camera: Camera) -> str:
-    """An object's motion (one of world.MOTIONS) with the camera's taken out."""
+def own_motion(seen: MeasuredObject, camera: Camera) -> str | None:
+    """An object's motion (one of world.MOTIONS, or None) with the camera's taken out."""
     u = moments(len(seen.areas)) - 0.5
     shrunk = camera.zoom**-u
     middle = world.SIZE / 2

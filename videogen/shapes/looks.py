@@ -23,7 +23,7 @@ BLURS = (0.35, 0.6, 0.9, 1.2, 1.6)  # standard deviations, pixels
 SHIFTS = (-1.5, 4.0, 0.25)  # first, last, step: how far the true outline may be outside the one that was traced
 HALOS = (0.0, 0.12, 0.24, 0.36)  # how far the background overshoots beside a flat object, as shares of the step
 WIDTHS = (1.5, 2.0, 2.5, 3.0)  # of a contour, pixels
-OUTLINED = 0.4  # how much better than the flat staircase the outlined one, which bends more easily, has to fit
+BENDS = 16.0  # by how much, mean square of 255, the outlined staircase has to fit better than the flat one: it bends more easily
 SHADED = -14.0  # of 255 per radius: change of lightness away from the light
 STRANGE = 85.0  # of 255: a colour this far from every known one is unknown
 

@@ -37,7 +37,7 @@ class MeasuredObject:
     shape: str | None
     colour: str | None
     size: str
-    motion: str
+    motion: str | None
     centres: Tensor  # f 2, pixels of the 128 x 128 frame
     areas: Tensor  # f, pixels
     turn: float  # radians over the clip, clockwise
@@ -60,7 +60,8 @@ class Measurement:
     background: str | None
     style: str | None  # None where there is no object
     objects: tuple[MeasuredObject, ...]  # the largest first
-    camera_still: bool | None  # None on a plain background, where nothing tells
+    camera_still: bool | None  # None where nothing tells: on a plain background, in a single frame
+    crowded: int = 0  # frames that hold more objects than these
 
     def holds(self, relation: str, first: int, second: int) -> bool:
         """Whether object `first` is `relation` (one of world.RELATIONS) object `second`.
@@ -116,9 +117,12 @@ def _measure(clips: Tensor) -> list[Measurement]:
     mask, threshold = regions.different(added)
     found = regions.regions(mask.flatten(0, 1))
     still = _camera_still(clips, mask, ground.textured)
-    sights = _sights(found, *clips.shape[:2])
+    sights, crowded = _sights(found, *clips.shape[:2])
     if not sights:
-        return [Measurement(name, None, (), steady) for name, steady in zip(ground.names, still, strict=True)]
+        return [
+            Measurement(name, None, (), steady, more)
+            for name, steady, more in zip(ground.names, still, crowded, strict=True)
+        ]
     table = torch.tensor(sights, device=clips.device)
     clip, track, frame, region = table.unbind(1)
     centre, picture = found.centre[region], clip * clips.shape[1] + frame
@@ -138,27 +142,32 @@ def _measure(clips: Tensor) -> list[Measurement]:
     for index, name in enumerate(ground.names):
         mine = [objects[int(number)] for number in owner[clip == index].unique()]
         style = _style(mine)
-        result.append(Measurement(name, style, tuple(item.named(style) for item in mine), still[index]))
+        named = tuple(item.named(style) for item in mine)
+        result.append(Measurement(name, style, named, still[index], crowded[index]))
     return result
 
 
-def _sights(found: regions.Regions, clips: int, frames: int) -> list[_Sight]:
-    """Regions followed through each clip."""
-    sights = []
+def _sights(found: regions.Regions, clips: int, frames: int) -> tuple[list[_Sight], list[int]]:
+    """Regions followed through each clip; and in how many of its frames there are more than are followed."""
+    sights, crowded = [], []
     numbers = torch.arange(len(found.picture))
     picture = found.picture.cpu()
     for clip in range(clips):
         rows = [numbers[picture == clip * frames + frame] for frame in range(frames)]
         centres, areas = [found.centre[row].cpu() for row in rows], [found.area[row].cpu() for row in rows]
-        for index, track in enumerate(tracks(centres, areas)):
+        followed = tracks(centres, areas)
+        crowded.append(sum(len(row) > len(followed) for row in rows))
+        for index, track in enumerate(followed):
             for frame, region in enumerate(track):
                 if region is not None:
                     sights.append(_Sight(clip, index, frame, int(rows[frame][region])))
-    return sights
+    return sights, crowded
 
 
 def _camera_still(clips: Tensor, mask: Tensor, textured: Tensor) -> list[bool | None]:
     """Whether a textured background stays where it is, from the pixels that no object covers."""
+    if clips.shape[1] < 2:
+        return [None] * len(clips)
     change = (clips[:, 1:] - clips[:, :1]).square_().sum(2).sqrt_()
     free = ~(mask[:, 1:] | mask[:, :1])
     share = ((change > regions.DIFFERENT) & free).flatten(1).sum(1) / free.flatten(1).sum(1).clamp(min=1)
@@ -175,7 +184,7 @@ class _Reading:
     centres: Tensor
     areas: Tensor
     turn: float
-    motion: str
+    motion: str | None
     errors: tuple[float, float]  # of the flat and of the outlined staircase
     slope: float
     colour: Tensor  # f 2 3, nan where it is missing; read as flat and as outlined
@@ -206,7 +215,7 @@ def _style(objects: list[_Reading]) -> str | None:
     weight = torch.tensor([float(item.areas.nanmean()) for item in objects])
     readings = torch.tensor([[*item.errors, item.slope] for item in objects])
     flat, outlined, slope = (readings.T @ (weight / weight.sum())).tolist()
-    if outlined < looks.OUTLINED * flat:
+    if outlined + looks.BENDS < flat:
         return "outlined"
     return "shaded" if slope < looks.SHADED else "flat"
 
@@ -266,16 +275,27 @@ def _turn(at: Tensor, angle: Tensor, corners: int, frames: int) -> float:
 
 def change(at: Tensor, values: Tensor, frames: int) -> list[float]:
     """Change over the whole clip of values `n d` at frames `n`, by a straight line: d numbers."""
+    return (_line(at, values) * (frames - 1)).tolist()
+
+
+def _line(at: Tensor, values: Tensor) -> Tensor:
+    """Slopes `d` of the straight lines through values `n d` at frames `n`."""
     time = at.float() - at.float().mean()
-    slope = (time[:, None] * (values - values.mean(0))).sum(0) / (time**2).sum().clamp(min=1e-6)
-    return (slope * (frames - 1)).tolist()
+    return (time[:, None] * (values - values.mean(0))).sum(0) / (time**2).sum().clamp(min=1e-6)
 
 
-def motion_of(centres: Tensor, areas: Tensor, turn: float) -> str:
-    """The motion that stands out most, each measured by its threshold; centres `f 2`, areas `f`, nan where the object is missing, turn in radians."""
+def motion_of(centres: Tensor, areas: Tensor, turn: float) -> str | None:
+    """The motion that stands out most, each measured by its threshold; centres `f 2`, areas `f`, nan where the object is missing, turn in radians.
+
+    None where in some frame the object is as far from its straight course as counts for a motion: it goes there and back, or jumps.
+    """
     at = (~areas.isnan()).nonzero()[:, 0]
     values = torch.cat([centres[at], areas[at, None].clamp(min=1).log() / 2], dim=1)
-    x, y, growth = change(at, values, len(areas))
+    slope = _line(at, values)
+    course = values.mean(0) + (at - at.float().mean())[:, None] * slope
+    if bool(((values - course).abs() > torch.tensor([MOVED, MOVED, GROWN])).any()):
+        return None
+    x, y, growth = (slope * (len(areas) - 1)).tolist()
     strength = {
         "standing still": 1.0,
         "moving left": -x / MOVED,

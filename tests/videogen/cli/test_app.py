@@ -161,6 +161,16 @@ def test_a_full_disk_is_one_line() -> None:
     assert "No space left" in one_error_line(done.stderr)
 
 
+def test_letters_that_a_terminal_lacks_are_told_as_escapes() -> None:
+    """Of a Windows code page, say, in a prompt or in the name of a file that has just been written."""
+    program = "import sys, typer; from videogen.cli import app; app.COMMANDS['fail'] = lambda: lambda: typer.echo('ein \u7acb'); "
+    done = subprocess.run(
+        [sys.executable, "-c", program + "sys.exit(app.main(['fail']))"],
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ein \\u7acb\n", "")
+
+
 def test_version_waits_for_no_library_of_the_commands() -> None:
     code = "import sys; from videogen.cli.app import main; main(['--version']); print(*{n.split('.')[0] for n in sys.modules})"
     loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split())

@@ -160,6 +160,12 @@ def test_a_configuration_of_the_authors_is_enough(run: Run, animated: Path, tmp_
     )
 
 
+def test_what_has_no_effect_without_guidance_is_told(edit: Run) -> None:
+    words = ("--strength", "0.5", "--negative", "blue", "--guidance")
+    assert edit(*words, "2").err == ""
+    assert "negative prompt has no effect" in edit(*words, "1", "--overwrite").err
+
+
 @pytest.fixture
 def refused(edit: Run, tmp_path: Path) -> Callable[..., str]:
     """Calls `edit`, which must refuse: exit code 2, one line on stderr, and the folder as it was. Gives the line."""

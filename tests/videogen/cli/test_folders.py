@@ -36,5 +36,7 @@ def test_a_path_that_exists_wins(configs: Path) -> None:
 
 
 def test_a_wrong_name_is_answered_with_the_nearest(configs: Path) -> None:
-    with pytest.raises(InputError, match=r"no configuration 'miniature/imag'.*miniature/image"):
+    with pytest.raises(InputError, match=r"no configuration 'miniature/imag'; the nearest: miniature/image"):
         folders.config_file("miniature/imag")
+    with pytest.raises(InputError, match=r"there are: miniature/image, miniature/motion$"):
+        folders.config_file("zzz")

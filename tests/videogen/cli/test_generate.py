@@ -55,6 +55,29 @@ def test_several_seeds_make_a_clip_each_and_each_knows_its_own(generate: Run, pi
         assert video.read_recipe(file).seed == seed
 
 
+def test_several_seeds_are_explained_each_with_its_file(generate: Run, tmp_path: Path) -> None:
+    told = generate("--seed", "4,7", "--explain").out.splitlines()[-1]
+    assert told.split(maxsplit=1) == ["seeds", ", ".join(f"{s} in {tmp_path / f'clip_seed{s}.mp4'}" for s in (4, 7))]
+
+
+@pytest.mark.parametrize("output", ["", ".", "/"])
+def test_several_seeds_of_no_name_are_refused(generate: Run, output: str) -> None:
+    assert "use one of .mp4" in error_line(generate("--seed", "4,7", "-o", output))
+
+
+def test_several_seeds_read_the_refiner_once(
+    generate: Run, animated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[object] = []
+    load = Pipeline.from_pretrained
+    monkeypatch.setattr(
+        Pipeline, "from_pretrained", lambda source, **options: (read.append(source), load(source, **options))[1]
+    )
+    words = ("--steps", "3", "--refiner", animated, "--refiner-start", "0.5")
+    assert generate("--seed", "4,7", *words).code == 0
+    assert len(read) == 2  # the model and its refiner
+
+
 def test_no_clip_is_made_where_one_of_several_seeds_is_refused(generate: Run, tmp_path: Path) -> None:
     assert "seed" in error_line(generate("--seed", f"4,{2**63}", "-o", tmp_path / "clip.png"))
     (tmp_path / "clip_seed7.mp4").touch()

@@ -1,9 +1,12 @@
-"""Portions of a run's work: together everything, each piece once."""
+"""Portions of a run's work are together everything, each piece once; a line that is not whole on the disk is an error."""
+
+import resource
+from pathlib import Path
 
 import pytest
 
 from videogen.errors import InputError
-from videogen.metrics.lines import ALL, parse_portion
+from videogen.metrics.lines import ALL, append, parse_portion, read
 
 
 def test_portions_are_disjoint_and_together_everything() -> None:
@@ -18,3 +21,14 @@ def test_portions_are_disjoint_and_together_everything() -> None:
 def test_what_is_no_portion_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="--portion"):
         parse_portion(text)
+
+
+def test_where_the_disk_is_full_writing_fails_and_whole_lines_stay(tmp_path: Path) -> None:
+    path, (soft, hard) = tmp_path / "clips.jsonl", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # bytes of a file: room for one line, not for two
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            append(path, [{"name": "x" * 60}, {"name": "y" * 60}])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert read(path, dict) == [{"name": "x" * 60}]

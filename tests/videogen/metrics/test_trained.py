@@ -147,6 +147,20 @@ def test_the_command_writes_a_section_for_each_part_and_goes_on_where_it_was(tmp
         assert (len(path.read_text().splitlines()) if path.exists() else 0) == count
 
 
+def test_a_run_judged_by_another_corpus_is_not_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same weights and a corpus of the same name, in which colours mean something else."""
+    model = tmp_path / "model"
+    folders.animatediff(model)
+    words = ["evaluate", "training", "transfer", "--model", str(model), "--out", str(tmp_path / "run"), "--quiet"]
+    words += ["--count", "2", "--frames", "2", "--steps", "1"]
+    for place, corpus in (("one", OTHER), ("two", Corpus())):
+        look = made(tmp_path / place / "look", Corpus(seconds=0.25, paint=corpus.paint))
+        capsys.readouterr()
+        code = app.main([*words, "--base", f"{look}={model}"])
+        assert code == (0 if place == "one" else 2)
+    assert "holds a run with corpora" in one_error_line(capsys.readouterr().err)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from videogen.errors import InputError
-from videogen.metrics.shapes_accuracy import blurred, table
+from videogen.metrics.shapes_accuracy import blurred, round_trip, table
+from videogen.models.folder import miniature
 from videogen.shapes import agrees, measure, parse, render, sample, world
 from videogen.shapes.regions import SPECK, regions
 from videogen.shapes.wanted import truths
@@ -31,6 +32,14 @@ def test_clips_are_read_right(after):
 def test_the_promised_accuracy_is_reached(after, target):
     for row in table(2000, torch.Generator().manual_seed(12), after):
         assert row.right >= target * row.asked, row
+
+
+@pytest.mark.slow
+def test_the_promised_accuracy_is_nearly_reached_after_the_miniatures_vae():
+    """Outlined objects near the border between small and large, and outlined stars of 60 pixels inside, fall short of 0.99 (docs/results.md)."""
+    short = {"size": 0.97, "unchanged": 0.97, "shape": 0.98}
+    for row in table(400, torch.Generator().manual_seed(12), round_trip(str(miniature() / "vae"))):
+        assert row.right >= short.get(row.attribute, 0.99) * row.asked, row
 
 
 def test_every_kind_of_object_is_read_right_alone():
@@ -110,13 +119,44 @@ def test_an_object_that_changes_is_told_from_one_that_stays():
     assert not any(item.unchanged for m in measure(gone) for item in m.objects)
 
 
+def test_an_object_that_flickers_into_some_frames_or_out_of_them_is_told():
+    one, two = draw(1, objects=1, styles=["flat"], plain=True), draw(1, seed=1, objects=2, styles=["flat"], plain=True)
+    clip, more = render(one).frames, render(two.change(background=one.background, ground=one.ground)).frames
+    (wanted,) = truths(one)
+    for frames in (1, 4, 7):
+        mixed = clip.clone()
+        mixed[:, 3 : 3 + frames] = more[:, 3 : 3 + frames]
+        (measurement,) = measure(mixed)
+        assert (measurement.crowded, agrees(measurement, wanted)["unchanged"]) == (frames, False)
+    (measurement,) = measure(clip)
+    assert (measurement.crowded, agrees(measurement, wanted)["unchanged"]) == (0, True)
+    assert not agrees(measurement, truths(two)[0])["unchanged"]  # one of the two is never there
+
+
+@pytest.mark.parametrize("motion", ["moving left", "growing"])
+def test_there_and_back_again_is_no_motion_of_the_world(motion):
+    frames = render(draw(8, objects=1, motions=[motion])).frames
+    there = [item for one in measure(frames) for item in one.objects]
+    assert [item.motion for item in there] == [motion] * 8
+    back = measure(torch.cat([frames[:, ::2], frames[:, ::2].flip(1)], dim=1))
+    # a little growth, there and back, is within what a steady object may waver
+    far = [motion != "growing" or float(item.areas[-1] / item.areas[0]) > 1.6**2 for item in there]
+    assert sum(far) > 2
+    assert {item.motion for one, told in zip(back, far, strict=True) for item in one.objects if told} == {None}
+
+
+def test_a_single_frame_does_not_tell_whether_the_camera_moves():
+    (measurement,) = measure(render(draw(1, plain=False), frames=1).frames)
+    assert measurement.camera_still is None
+
+
 def test_empty_and_random_clips_are_measured_too():
     empty, noise = measure(
         torch.stack([torch.full((3, 3, 128, 128), 0.05), torch.rand(3, 3, 128, 128, generator=torch.Generator())])
     )
     assert (empty.background, empty.style, empty.objects) == ("black", None, ())
-    assert not any(item.unchanged for item in noise.objects)
     wanted = parse("a red circle moving right on a black background")
+    assert not any(agrees(noise, wanted).values())
     verdict = agrees(empty, wanted)
     assert verdict.pop("background")
     assert not any(verdict.values())

@@ -44,6 +44,24 @@ def test_the_first_object_hides_the_second():
     assert (rendered.masks.sum(2) <= 1 + 1e-6).all()
 
 
+def test_inside_the_first_object_nothing_of_the_second_is_left():
+    """Pictures and truth are there as of the first object alone, whatever moves behind it; elsewhere the second is seen."""
+    scenes = draw(24, objects=2, cameras=world.CAMERAS)
+    scenes = scenes.change(centre=scenes.centre[:, :1] + torch.tensor([[0.0, 0.0], [9.0, 4.0]]))
+    both = render(scenes, only=[0, 7])
+    alone = render(scenes.change(count=torch.ones_like(scenes.count)), only=[0, 7])
+    front = (alone.masks[:, :, 0] == 1).float().flatten(0, 1)[:, None]
+    inside = (-F.max_pool2d(-front, 5, 1, 2)).view_as(
+        alone.depth
+    ) == 1  # the first one's own outline is two pixels away
+    for name in ("frames", "depth", "sketch", "edges", "flow"):
+        one, other = getattr(both, name), getattr(alone, name)
+        changed = one != other
+        changed = changed.any(2) if changed.dim() == 5 else changed
+        assert not (changed & inside).any(), name
+        assert (changed & ~inside).any(), name
+
+
 def test_flow_carries_a_frame_onto_the_next():
     scenes = draw(40, cameras=world.CAMERAS[1:])
     scenes = world.concatenate([scenes, draw(40, seed=1)])
