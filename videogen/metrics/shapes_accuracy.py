@@ -116,8 +116,8 @@ def section(found: Mapping[str, Sequence[Row]], count: int, seed: int, command: 
         BEGIN,
         "## How often measuring is right",
         f"{count} clips of every kind (one and two objects, all backgrounds, styles and motions; seed {seed}), measured from their pixels and"
-        " compared with the truth: as they are drawn, blurred by a pixel with noise and shifted colours, and after the VAE's round trip. What is unknown is"
-        " wrong. Brackets hold Wilson's 95 % interval. Wanted: 0.995 as drawn, 0.99 after the VAE.",
+        " compared with the truth: as they are drawn, blurred by a pixel with noise and shifted colours, and after the VAE's round trip. What is"
+        " unknown is wrong. Brackets hold Wilson's 95 % interval. Wanted: 0.995 as drawn, 0.99 after the VAE.",
         document.table(["attribute", "clips", *found], lines),
         f"Made by `{command}`.",
         END,
