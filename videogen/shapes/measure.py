@@ -287,13 +287,14 @@ def _line(at: Tensor, values: Tensor) -> Tensor:
 def motion_of(centres: Tensor, areas: Tensor, turn: float) -> str | None:
     """The motion that stands out most, each measured by its threshold; centres `f 2`, areas `f`, nan where the object is missing, turn in radians.
 
-    None where in some frame the object is as far from its straight course as counts for a motion: it goes there and back, or jumps.
+    None where in some frame the object is as far from its straight course as counts for a motion: it goes there and back, or jumps. Its area may
+    waver; that is told by `MeasuredObject.unchanged`.
     """
     at = (~areas.isnan()).nonzero()[:, 0]
     values = torch.cat([centres[at], areas[at, None].clamp(min=1).log() / 2], dim=1)
     slope = _line(at, values)
     course = values.mean(0) + (at - at.float().mean())[:, None] * slope
-    if bool(((values - course).abs() > torch.tensor([MOVED, MOVED, GROWN])).any()):
+    if bool(((values - course)[:, :2].abs() > MOVED).any()):
         return None
     x, y, growth = (slope * (len(areas) - 1)).tolist()
     strength = {

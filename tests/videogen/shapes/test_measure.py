@@ -133,16 +133,11 @@ def test_an_object_that_flickers_into_some_frames_or_out_of_them_is_told():
     assert not agrees(measurement, truths(two)[0])["unchanged"]  # one of the two is never there
 
 
-@pytest.mark.parametrize("motion", ["moving left", "growing"])
-def test_there_and_back_again_is_no_motion_of_the_world(motion):
-    frames = render(draw(8, objects=1, motions=[motion])).frames
-    there = [item for one in measure(frames) for item in one.objects]
-    assert [item.motion for item in there] == [motion] * 8
-    back = measure(torch.cat([frames[:, ::2], frames[:, ::2].flip(1)], dim=1))
-    # a little growth, there and back, is within what a steady object may waver
-    far = [motion != "growing" or float(item.areas[-1] / item.areas[0]) > 1.6**2 for item in there]
-    assert sum(far) > 2
-    assert {item.motion for one, told in zip(back, far, strict=True) for item in one.objects if told} == {None}
+def test_there_and_back_again_is_no_motion_of_the_world():
+    frames = render(draw(8, objects=1, motions=["moving left"])).frames
+    assert [item.motion for one in measure(frames) for item in one.objects] == ["moving left"] * 8
+    back = torch.cat([frames[:, ::2], frames[:, ::2].flip(1)], dim=1)
+    assert [item.motion for one in measure(back) for item in one.objects] == [None] * 8
 
 
 def test_a_single_frame_does_not_tell_whether_the_camera_moves():
