@@ -33,7 +33,7 @@ def parse_fps(text: str) -> Fraction:
 def parse_seeds(text: str) -> tuple[int, ...]:
     """`7` or `7,8,9` -> each once. Raises InputError for anything else."""
     words = text.split(",")
-    if not all(re.fullmatch(r"\s*-?\d{1,19}\s*", word) for word in words):
+    if not all(re.fullmatch(r"\s*-?\d{1,99}\s*", word) for word in words):
         raise InputError(f"--seed {text!r}: give a whole number, or several, such as 1,2,3")
     seeds = tuple(int(word) for word in words)
     if len(set(seeds)) < len(seeds):
