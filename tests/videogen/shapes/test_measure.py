@@ -36,7 +36,7 @@ def test_the_promised_accuracy_is_reached(after, target):
 
 @pytest.mark.slow
 def test_the_promised_accuracy_is_nearly_reached_after_the_miniatures_vae():
-    """Outlined objects near the border between small and large, and outlined stars of 60 pixels inside, fall short of 0.99 (docs/results.md)."""
+    """Outlined objects near the border between small and large, and outlined stars of 60 pixels inside, fall short of 0.99."""
     short = {"size": 0.97, "unchanged": 0.97, "shape": 0.98}
     for row in table(400, torch.Generator().manual_seed(12), round_trip(str(miniature() / "vae"))):
         assert row.right >= short.get(row.attribute, 0.99) * row.asked, row
